@@ -1,0 +1,6 @@
+"""`python -m fastagent` is the `fastagent` command."""
+
+from fastagent.gateway.cli import main
+
+if __name__ == "__main__":
+    main()

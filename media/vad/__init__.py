@@ -1,0 +1,1 @@
+"""Voice activity detection: one model per process, one batch for all calls."""
