@@ -100,7 +100,7 @@ class Playout:
         self.ledger = HeardLedger()
         self._sent = self._marked = 0
         self._base, self._since = 0, 0.0  # playout was at `_base` at time `_since`
-        self._flushed = self.paused = False
+        self._flushed = self.paused = self._started = False
 
     # -- the answer ------------------------------------------------------------------------------------------------
 
@@ -172,9 +172,9 @@ class Playout:
         if self.paused or self._sent >= self._written:
             return []
         played = self._played(now)
-        if played >= self._sent:  # the far side has run dry, or this is the first chunk
-            if self._sent:
-                self.stats.underruns += 1
+        if played >= self._sent:  # this is the first chunk, or the far side has run dry
+            self.stats.underruns += self._started
+            self._started = True
             self._base, self._since, played = self._sent, now, self._sent
         actions: list[PlayoutAction] = []
         while (ready := self._written - self._sent) > 0:
@@ -210,8 +210,8 @@ class Playout:
         if epoch != str(self._epoch) or not position.isdecimal() or not self._marked < int(position) <= self._sent:
             return False
         self._marked = int(position)
-        if self._played(now) < self._marked or self._marked == self._sent:
-            self._base, self._since = self._marked, now  # the far side is ahead of our clock
+        # The echo is late by the way back: from here the clock is behind the far side, and the lead stays a true bound.
+        self._base, self._since = self._marked, now
         return True
 
     def assume_heard(self) -> None:
@@ -226,7 +226,7 @@ class Playout:
         self._epoch += 1
         self._sent = self._marked = position
         self._base, self._since = position, now
-        self.paused = True
+        self.paused, self._started = True, False
         self._loudness.cut(now)
         self.stats.clears += 1
         return position

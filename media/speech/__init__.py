@@ -1,0 +1,1 @@
+"""Speech in and out: the contracts of recognition and synthesis, and what fulfils them."""
