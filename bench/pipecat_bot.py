@@ -26,8 +26,9 @@ with it is fair to it:
 * The answer is one 3 s TTSAudioRawFrame over bytes that every call shares; the transport cuts it
   up. Caller audio ends at the STT, as with an STTService's audio_passthrough=False.
 * Two things past plain configuration, both undone by --stock:
-  - the four processors between the transports run in direct mode (FrameProcessor's
-    enable_direct_mode), which saves each a priority queue and two tasks, and a hop per frame;
+  - the processors after the VAD run in direct mode (FrameProcessor's enable_direct_mode), which
+    saves each a priority queue and two tasks, and a hop per frame. Not the VAD's: it gains next to
+    nothing, and in direct mode it logs errors when a call is dropped while it is being set up;
   - all calls share one ONNX session of the Silero model, and each keeps its own recurrent state.
     Stock Pipecat loads the model again for each call, which stops the event loop for about 50 ms,
     takes about 9 MB, and makes calls push one another's weights out of the CPU's cache.
@@ -151,7 +152,6 @@ async def run_call(websocket: WebSocket, stream_sid: str, speech: bytes, direct:
                 vad_analyzer=silero.SileroVADAnalyzer(sample_rate=RATE, params=VAD),
                 speech_activity_period=float("inf"),
                 audio_idle_timeout=0,
-                enable_direct_mode=direct,
             ),
             ScriptedSTT(enable_direct_mode=direct),
             UserTurnProcessor(

@@ -1,0 +1,108 @@
+"""What a conversation remembers: exchanges as they were heard, facts, and the caller's profile."""
+
+from collections import deque
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_VERSION = 1
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One utterance of the caller and the agent's answer to it."""
+
+    user: str
+    spoken: str
+    """The whole answer, as the agent meant it."""
+    state: str
+    heard: str
+    """As much of it as the caller heard."""
+    interrupted: bool = False
+
+
+class ConversationContext:
+    """The memory of one session.
+
+    Args:
+        max_history: exchanges to remember; older ones are dropped.
+    """
+
+    def __init__(self, max_history: int = 10) -> None:
+        if max_history < 1:
+            raise ValueError("max_history must be at least 1")
+        self.max_history = max_history
+        self._history: deque[Exchange] = deque(maxlen=max_history)
+        self._facts: dict[str, Any] = {}
+        self._profile: dict[str, Any] = {}
+
+    @property
+    def history(self) -> list[Exchange]:
+        """The remembered exchanges, oldest first."""
+        return list(self._history)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The salient facts."""
+        return dict(self._facts)
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """What is known of the caller."""
+        return dict(self._profile)
+
+    def update_context(
+        self,
+        user_utterance: str,
+        agent_response: str,
+        state: str,
+        *,
+        heard: str | None = None,
+        interrupted: bool = False,
+    ) -> None:
+        """Add an exchange; `heard` is the part of the response that the caller heard, all of it if not given."""
+        spoken_part = agent_response if heard is None else heard
+        self._history.append(Exchange(user_utterance, agent_response, state, spoken_part, interrupted))
+
+    def add_salient_fact(self, key: str, value: Any) -> None:
+        """Remember a fact, in place of what was known under this key."""
+        self._facts[key] = value
+
+    def update_user_profile(self, updates: dict[str, Any]) -> None:
+        """Merge what was learnt of the caller."""
+        self._profile.update(updates)
+
+    def to_messages(self) -> list[dict[str, str]]:
+        """Return the history as chat messages; the assistant said only what was heard."""
+        messages: list[dict[str, str]] = []
+        for exchange in self._history:
+            if exchange.user:
+                messages.append({"role": "user", "content": exchange.user})
+            if exchange.heard:
+                cut = " [interrupted]" if exchange.interrupted else ""
+                messages.append({"role": "assistant", "content": exchange.heard + cut})
+        return messages
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return all of it as a versioned JSON document."""
+        return {
+            "version": _VERSION,
+            "max_history": self.max_history,
+            "history": [asdict(exchange) for exchange in self._history],
+            "facts": self.facts,
+            "profile": self.profile,
+        }
+
+    @classmethod
+    def restore(cls, snapshot: dict[str, Any]) -> "ConversationContext":
+        """Return the context that a `snapshot` describes.
+
+        Raises:
+            ValueError: a snapshot of another version.
+        """
+        if snapshot.get("version") != _VERSION:
+            raise ValueError(f"cannot restore a snapshot of version {snapshot.get('version')!r}")
+        context = cls(max_history=snapshot["max_history"])
+        context._history.extend(Exchange(**exchange) for exchange in snapshot["history"])
+        context._facts.update(snapshot["facts"])
+        context._profile.update(snapshot["profile"])
+        return context

@@ -1,0 +1,146 @@
+"""The machine: one literal table of moves, and a transition as one atomic step.
+
+    input --> process() --> result --> propose --> validate --> commit --> what to say
+              may be cancelled         \\________ one synchronous step ________/
+
+`process` may take its time and may be cancelled by a barge-in at any `await`. What it proposes is then checked against
+the table and applied in one synchronous step, which no cancellation can split: a session is always in exactly one
+state, and a transition that was committed stays. A target that the table does not allow changes nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from fastagent.afsm.context import ConversationContext
+from fastagent.afsm.errors import DefinitionError, InvalidTransitionError
+from fastagent.afsm.state import AFSMState, StateResult
+
+_MAX_STATES = 200
+_MAX_NAME = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A committed move."""
+
+    from_state: str
+    to_state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the machine did with an input."""
+
+    response: str
+    state: str
+    transition: Transition | None = None
+    refused: InvalidTransitionError | None = None
+    ends: bool = False
+    """The call is to be ended when the response was heard."""
+    confidence: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class AFSM:
+    """The checked definition that all sessions of an agent share.
+
+    Raises:
+        DefinitionError: no states, too many, a name twice or out of form, or an unknown initial state.
+    """
+
+    def __init__(self, states: Sequence[AFSMState], initial_state: str) -> None:
+        if not 0 < len(states) <= _MAX_STATES:
+            raise DefinitionError(f"a machine has 1 to {_MAX_STATES} states, not {len(states)}")
+        self.states = {state.name: state for state in states}
+        if len(self.states) < len(states):
+            raise DefinitionError("two states have the same name")
+        for name in self.states:
+            if not name or len(name) > _MAX_NAME or not name.isprintable():
+                raise DefinitionError(f"{name[:_MAX_NAME]!r} is no name of a state")
+        if initial_state not in self.states:
+            raise DefinitionError(f"the initial state {initial_state!r} is not among the states")
+        self.initial_state = initial_state
+        self.table: Mapping[str, frozenset[str]] = MappingProxyType(
+            {state.name: frozenset(state.allowed_transitions) for state in states}
+        )
+        self.warnings = [
+            f"{state.name}: the transition to {target!r} leads to no state"
+            for state in states
+            for target in state.allowed_transitions
+            if target not in self.states
+        ]
+
+    def check(self, from_state: str, to_state: str) -> None:
+        """Raise `InvalidTransitionError` unless the table allows this move."""
+        if to_state not in self.table[from_state] or to_state not in self.states:
+            allowed = sorted(self.table[from_state] & self.states.keys())
+            raise InvalidTransitionError(from_state, to_state, allowed)
+
+
+class Machine:
+    """One session's walk through an `AFSM`."""
+
+    def __init__(self, afsm: AFSM, context: ConversationContext | None = None) -> None:
+        self.afsm = afsm
+        self.context = context or ConversationContext()
+        self._own: dict[str, AFSMState] = {}
+        self._current = afsm.initial_state
+        self._silences = 0
+
+    @property
+    def state(self) -> AFSMState:
+        """This session's copy of the current state."""
+        if self._current not in self._own:
+            self._own[self._current] = self.afsm.states[self._current].for_session()
+        return self._own[self._current]
+
+    async def enter(self) -> Step:
+        """Begin in the initial state: what the agent says first."""
+        return Step(await self.state.on_enter(self.context), self._current, ends=self.state.terminal)
+
+    async def step(self, text: str) -> Step:
+        """Answer an utterance."""
+        self._silences = 0
+        return await self._apply(await self.state.process(text, self.context))
+
+    async def dtmf(self, digits: str) -> Step:
+        """Answer keys."""
+        self._silences = 0
+        return await self._apply(await self.state.on_dtmf(digits, self.context))
+
+    async def no_input(self) -> Step | None:
+        """Answer silence; None when the state gives up."""
+        self._silences += 1
+        result = await self.state.on_no_input(self._silences, self.context)
+        return None if result is None else await self._apply(result)
+
+    async def _apply(self, value: Any) -> Step:
+        result = StateResult.of(value)
+        transition, refused = self._commit(result.next_state)
+        response = result.response
+        if transition is not None:
+            opening = await self.state.on_enter(self.context)
+            response = f"{response} {opening}".strip()
+        return Step(
+            response,
+            self._current,
+            transition,
+            refused,
+            ends=transition is not None and self.state.terminal,
+            confidence=result.confidence,
+            metadata=result.metadata,
+        )
+
+    def _commit(self, target: str | None) -> tuple[Transition | None, InvalidTransitionError | None]:
+        """Propose, validate and commit, without an await between them."""
+        if target is None or target == self._current:
+            return None, None
+        try:
+            self.afsm.check(self._current, target)
+        except InvalidTransitionError as refused:
+            return None, refused
+        transition = Transition(self._current, target)
+        self._current = target
+        return transition, None

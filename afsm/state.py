@@ -1,0 +1,120 @@
+"""States: what an agent does with what it hears."""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from fastagent.afsm.context import ConversationContext
+from fastagent.afsm.errors import StateError
+
+
+@dataclass(frozen=True, slots=True)
+class StateResult:
+    """What a state makes of an input. `process` may return the documented dictionary instead."""
+
+    response: str
+    next_state: str | None = None
+    """None, or the state's own name: stay."""
+    confidence: float | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, value: Any) -> "StateResult":
+        """Return what `process` returned as a result.
+
+        Raises:
+            StateError: it is none of the allowed forms.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            return cls(value)
+        if not isinstance(value, dict):
+            raise StateError(f"process() returned {type(value).__name__}; a dict with 'response' is expected")
+        rest = dict(value)
+        response, following, confidence = (rest.pop(key, None) for key in ("response", "next_state", "confidence"))
+        if not isinstance(response, str):
+            raise StateError("process() returned no text under 'response'")
+        if following is not None and not isinstance(following, str):
+            raise StateError("'next_state' is not the name of a state")
+        if confidence is not None and (isinstance(confidence, bool) or not isinstance(confidence, int | float)):
+            raise StateError("'confidence' is not a number")
+        return cls(response, following, None if confidence is None else float(confidence), rest)
+
+
+class AFSMState:
+    """A state of the machine; extend it and override `process`.
+
+    Instances are given once, to an agent. Each session works on its own copy, made when it first enters the state, so
+    `scratchpad` and whatever else a state writes to itself belong to one call and are never seen by another.
+
+    Args:
+        name: unique in its machine.
+        description: what the state is for.
+        allowed_transitions: names of the states that may follow.
+        terminal: entering this state ends the call, after what `on_enter` says.
+        interruptible: whether the caller may barge in while this state's answer is spoken.
+        dtmf_max_digits: how many keys make an input; the terminator `#` ends it earlier.
+    """
+
+    scratchpad: str = ""
+
+    def __init__(
+        self,
+        name: str,
+        description: str = "",
+        allowed_transitions: Iterable[str] = (),
+        *,
+        terminal: bool = False,
+        interruptible: bool = True,
+        dtmf_max_digits: int = 1,
+    ) -> None:
+        self.name = name
+        self.description = description
+        self.allowed_transitions = list(allowed_transitions)
+        self.terminal = terminal
+        self.interruptible = interruptible
+        self.dtmf_max_digits = dtmf_max_digits
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} -> {', '.join(self.allowed_transitions) or 'nothing'}>"
+
+    async def on_enter(self, context: ConversationContext) -> str:
+        """Return what to say on entering this state, behind the response that led here; nothing by default."""
+        return ""
+
+    async def process(self, input_text: str, context: ConversationContext) -> Any:
+        """Answer an utterance: a dict with `response`, `next_state` and `confidence`, or a `StateResult`."""
+        response = await self._generate_response(input_text, context)
+        return StateResult(response, self._determine_next_state(input_text, response))
+
+    async def on_dtmf(self, digits: str, context: ConversationContext) -> Any:
+        """Answer keys; by default as if their digits had been said."""
+        return await self.process(digits, context)
+
+    async def on_no_input(self, count: int, context: ConversationContext) -> Any:
+        """Answer silence, for the `count`-th time in a row: None hangs up."""
+        return StateResult("Are you still there?") if count == 1 else None
+
+    def utterance_complete(self, text: str) -> bool | None:
+        """Whether this text is all that the state waits for; None leaves it to the general rule."""
+        return None
+
+    async def _generate_response(self, input_text: str, context: ConversationContext) -> str:
+        """Return the answer's text. Without a model a state can only say that it has none."""
+        return "I'm sorry, I can't help with that yet."
+
+    def _determine_next_state(self, input_text: str, response: str) -> str | None:
+        """Return the name of the next state; None stays."""
+        return None
+
+    def for_session(self) -> Self:
+        """Return a session's own copy: its plain data copied, what cannot be copied (clients, locks) shared."""
+        clone = copy.copy(self)
+        for name, value in vars(self).items():
+            try:
+                setattr(clone, name, copy.deepcopy(value))
+            except (TypeError, copy.Error):
+                setattr(clone, name, value)
+        return clone
