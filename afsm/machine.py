@@ -8,7 +8,7 @@ the table and applied in one synchronous step, which no cancellation can split: 
 state, and a transition that was committed stays. A target that the table does not allow changes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -82,8 +82,15 @@ class AFSM:
 class Machine:
     """One session's walk through an `AFSM`."""
 
-    def __init__(self, afsm: AFSM, context: ConversationContext | None = None) -> None:
+    def __init__(
+        self,
+        afsm: AFSM,
+        context: ConversationContext | None = None,
+        *,
+        on_transition: Callable[[Transition], None] = lambda transition: None,
+    ) -> None:
         self.afsm = afsm
+        self._on_transition = on_transition
         self.context = context or ConversationContext()
         self._own: dict[str, AFSMState] = {}
         self._current = afsm.initial_state
@@ -143,4 +150,5 @@ class Machine:
             return None, refused
         transition = Transition(self._current, target)
         self._current = target
+        self._on_transition(transition)
         return transition, None

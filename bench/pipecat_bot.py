@@ -9,7 +9,7 @@ framework's own cost of carrying a call. Chosen in Pipecat's favour throughout, 
 with it is fair to it:
 
 * Transport: FastAPIWebsocketTransport + TwilioFrameSerializer (auto hang-up off), the pair that
-  Pipecat's telephony guide uses. 8000 Hz end to end, so that its resamplers return at once. Output
+  Pipecat's own runner uses. 8000 Hz end to end, so that its resamplers return at once. Output
   messages are Pipecat's default 40 ms, paced in real time by its transport; no end silence.
 * Server: one process of uvicorn on uvloop and httptools, no access log, no lifespan, no
   per-message deflate (mu-law in base64 costs far more to deflate than it saves).

@@ -1,0 +1,1 @@
+"""Provider wire protocols, turned into legs."""
