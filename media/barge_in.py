@@ -6,7 +6,7 @@
     PAUSED     speech goes on     IDLE       INTERRUPT    longer than any backchannel
     PAUSED     words              IDLE       INTERRUPT
     PAUSED     backchannel        IDLE       RESUME       "mm-hm": the agent goes on from where it was heard
-    PAUSED     no words           IDLE       RESUME       noise
+    PAUSED     no words, a guess  IDLE       RESUME       noise
     PAUSED     nothing decided    IDLE       RESUME       after `false_interruption_timeout` of silence
 
 Speech that starts while the agent is silent, or may not be interrupted, never enters this table.
@@ -21,6 +21,8 @@ _BACKCHANNELS = frozenset(
     "ah aha hm hmm huh mhm mm mmm mmhm mmhmm mm-hm mm-hmm uh uh-huh uhuh uh-hum um yeah yep yup ok okay right sure "
     "oh wow i-see".split()
 )
+
+_GUESS = 0.4  # a recogniser that hears "mm-hm" or a cough makes a word of it, but does not believe in it
 
 
 class Verdict(Enum):
@@ -62,12 +64,14 @@ class BargeIn:
             return self._decide(Verdict.INTERRUPT)
         return None
 
-    def transcript(self, text: str) -> Verdict | None:
-        """The words so far are known."""
+    def transcript(self, text: str, *, confidence: float | None, speech_s: float) -> Verdict | None:
+        """The words so far are known, and how sure the recogniser is of them."""
         if not self.paused:
             return None
         count = len(words(text))
-        if count == 0 or is_backchannel(text):
+        short = speech_s < self._config.backchannel_duration
+        guessed = confidence is not None and confidence < _GUESS
+        if count == 0 or is_backchannel(text) or (short and guessed):
             return self._decide(Verdict.RESUME)
         return self._decide(Verdict.INTERRUPT) if count >= self._config.min_interruption_words else None
 

@@ -1,0 +1,229 @@
+"""The way of the caller's audio: one synchronous path from the leg to recognition, at the wire's rate.
+
+    leg -> push -> gaps filled -> windows -> Vad (batched) -> Endpointer -> BargeIn -> listener
+                        \\-> the utterance's audio -> SttStream
+
+Nothing here waits, and nothing is decoded frame by frame: a G.711 payload is kept as it came, and decoded in blocks
+where a block is needed (a batch of windows, an utterance).
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastagent.media.barge_in import BargeIn, Verdict
+from fastagent.media.endpointing import Endpointer, Phase, SpeechEnded, SpeechPaused, SpeechResumed, SpeechStarted
+from fastagent.media.frame import AudioFormat
+from fastagent.media.speech.contracts import SttStream, Transcript
+from fastagent.media.turn_config import TurnConfig
+from fastagent.media.vad.service import VadService, VadWindow
+
+_MAX_AHEAD_S = 3.0  # audio ahead of real time
+_MAX_GAP_S = 3.0  # a longer jump of the media clock is a new beginning, not loss
+_PREROLL_S = 0.3  # audio before the detected start that goes to recognition
+
+
+class TurnListener(Protocol):
+    """What a session is told; all on the event loop, by plain calls."""
+
+    def sensitivity(self) -> tuple[int, float]:
+        """Return how many windows of speech, and above which level in dBFS, make a start right now."""
+        ...
+
+    def speech_started(self, event: SpeechStarted) -> bool:
+        """Speech began; return whether it may be a barge-in, and the agent was paused for it."""
+        ...
+
+    def speech_paused(self, event: SpeechPaused) -> None:
+        """The tentative end: finalise recognition and report to `InboundAudio.transcript`."""
+        ...
+
+    def speech_resumed(self, event: SpeechResumed) -> None:
+        """The caller went on: recognition under way is void."""
+        ...
+
+    def speech_ended(self, event: SpeechEnded) -> None:
+        """The utterance is over; its text is that of the last transcript."""
+        ...
+
+    def barge_in(self, verdict: Verdict) -> None:
+        """What becomes of the paused agent."""
+        ...
+
+    def failed(self, error: Exception) -> None:
+        """One of these calls raised."""
+        ...
+
+
+@dataclass(slots=True)
+class InboundStats:
+    """What one call's inbound path did; samples at the wire's rate."""
+
+    packets: int = 0
+    samples: int = 0
+    concealed_samples: int = 0
+    duplicate_samples: int = 0
+    ahead_samples: int = 0
+
+
+class InboundAudio:
+    """One caller."""
+
+    def __init__(
+        self, audio: AudioFormat, *, vad: VadService, stt: SttStream, config: TurnConfig, listener: TurnListener
+    ) -> None:
+        self.audio = audio
+        self.stats = InboundStats()
+        self._stt = stt
+        self._listener = listener
+        self._vad = vad.open(audio, self._on_window)
+        window = vad.engine.window_samples(audio.rate_hz)
+        self._endpointer = Endpointer(config, rate_hz=audio.rate_hz, window_samples=window)
+        self._barge_in = BargeIn(config)
+        self._size = audio.sample_bytes
+        self._window_bytes = self._vad.window_bytes
+        self._kept = bytearray()  # audio that recognition may still want
+        self._kept_from = 0  # the sample at which it begins
+        self._windowed = 0  # samples handed to the VAD
+        self._fed: int | None = None  # samples of the utterance handed to recognition; None while it is quiet
+        self._preroll = int(_PREROLL_S * audio.rate_hz)
+        self._began: float | None = None
+        self._media_start_ms = 0
+
+    # -- packets ---------------------------------------------------------------------------------------------------
+
+    def push(self, payload: bytes, timestamp_ms: int | None, now: float) -> None:
+        """Take wire audio of any length; `timestamp_ms` is the media time at its start."""
+        stats = self.stats
+        stats.packets += 1
+        odd = len(payload) % self._size
+        if odd:  # never let half a sample slip the rest
+            payload = payload[:-odd]
+        if self._began is None:
+            self._began = now
+            self._media_start_ms = timestamp_ms or 0
+        elif timestamp_ms is not None:
+            payload = self._align(payload, timestamp_ms)
+        count = len(payload) // self._size
+        ahead = stats.samples + count - (now - self._began + _MAX_AHEAD_S) * self.audio.rate_hz
+        if ahead > 0:
+            stats.ahead_samples += count
+            self._media_start_ms += count * 1000 // self.audio.rate_hz  # dropped, not lost: no gap to fill
+            return
+        self._append(payload, count)
+
+    def _align(self, payload: bytes, timestamp_ms: int) -> bytes:
+        """Fill a gap before the payload with silence; cut what was there before."""
+        rate = self.audio.rate_hz
+        expected = (timestamp_ms - self._media_start_ms) * rate // 1000
+        gap = expected - self.stats.samples
+        if abs(gap) * 1000 < rate:  # within a millisecond: rounding
+            return payload
+        if abs(gap) > _MAX_GAP_S * rate:
+            self._media_start_ms = timestamp_ms - self.stats.samples * 1000 // rate
+            return payload
+        if gap > 0:
+            self.stats.concealed_samples += gap
+            self._append(self.audio.silence(gap), gap)
+            return payload
+        overlap = min(-gap, len(payload) // self._size)
+        self.stats.duplicate_samples += overlap
+        return payload[overlap * self._size :]
+
+    def _append(self, payload: bytes, count: int) -> None:
+        self.stats.samples += count
+        self._kept += payload
+        size, window = self._size, self._window_bytes
+        at = (self._windowed - self._kept_from) * size
+        while len(self._kept) - at >= window:
+            self._windowed += window // size
+            self._vad.push(self._windowed, bytes(self._kept[at : at + window]))
+            at += window
+
+    # -- verdicts --------------------------------------------------------------------------------------------------
+
+    def _on_window(self, window: VadWindow) -> None:
+        try:
+            self._observe(window)
+        except Exception as error:  # one call's failure must not reach the batch of the others
+            self._listener.failed(error)
+
+    def _observe(self, window: VadWindow) -> None:
+        start_windows, gate_db = self._listener.sensitivity()
+        event = self._endpointer.observe(window, start_windows=start_windows, gate_db=gate_db)
+        match event:
+            case SpeechStarted():
+                self._fed = max(self._kept_from, event.start - self._preroll)
+                self._feed(window.end)
+                if self._listener.speech_started(event):
+                    self._barge_in.speech_started()
+            case SpeechPaused():
+                self._feed(window.end)
+                self._listener.speech_paused(event)
+            case SpeechResumed():
+                self._feed(window.end)
+                self._listener.speech_resumed(event)
+            case SpeechEnded():
+                self._end(event)
+            case None:
+                self._feed(window.end)
+        if self._barge_in.paused:
+            self._weigh()
+        self._trim(window.end)
+
+    def _weigh(self) -> None:
+        barge_in, endpointer = self._barge_in, self._endpointer
+        if endpointer.phase is Phase.SPEECH:
+            verdict = barge_in.speech_goes_on(endpointer.speech_s)
+        else:
+            verdict = barge_in.silent(endpointer.silence_s)
+        if verdict is not None:
+            self._decide(verdict)
+
+    def transcript(self, transcript: Transcript, *, complete: bool) -> None:
+        """The text of the tentative end is known, and whether it looks complete."""
+        if self._endpointer.phase is not Phase.PAUSE:
+            return
+        speech_s = self._endpointer.speech_s
+        verdict = self._barge_in.transcript(transcript.text, confidence=transcript.confidence, speech_s=speech_s)
+        if verdict is not None:
+            self._decide(verdict)
+        if self._barge_in.paused:
+            return  # too few words: silence or more words will decide
+        event = self._endpointer.offer(complete)
+        if event is not None:
+            self._end(event)
+
+    def _decide(self, verdict: Verdict) -> None:
+        if verdict is Verdict.RESUME:
+            self._endpointer.reset()
+            self._forget()
+        self._listener.barge_in(verdict)
+
+    def _end(self, event: SpeechEnded) -> None:
+        self._listener.speech_ended(event)
+        self._forget()
+
+    # -- recognition -----------------------------------------------------------------------------------------------
+
+    def _feed(self, until: int) -> None:
+        if self._fed is None or until <= self._fed:
+            return
+        size, start = self._size, self._kept_from
+        self._stt.push(bytes(self._kept[(self._fed - start) * size : (until - start) * size]))
+        self._fed = until
+
+    def _forget(self) -> None:
+        self._fed = None
+        self._stt.restart()
+
+    def _trim(self, now: int) -> None:
+        """Keep half a second for the pre-roll, and what recognition has not seen."""
+        wanted = now - 2 * self._preroll if self._fed is None else min(self._fed, now - 2 * self._preroll)
+        surplus = wanted - self._kept_from
+        if surplus > self.audio.rate_hz // 2:
+            del self._kept[: surplus * self._size]
+            self._kept_from += surplus
+
+    def close(self) -> None:
+        """Give the VAD its row back."""
+        self._vad.close()
