@@ -27,7 +27,7 @@ _NAME_LEADS = re.compile(
 )
 _NOT_NAMES = frozenset(
     "a an the i you we what when where why who how is are do does can could would want need like please book call "
-    "speak hours open help sorry hello hi thanks thank calling here yes no not sure about".split()
+    "speak hours open help sorry hello hi thanks thank calling here there yes no not sure about".split()
 )
 
 

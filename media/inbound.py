@@ -193,6 +193,13 @@ class InboundAudio:
         if event is not None:
             self._end(event)
 
+    def hold(self) -> bool:
+        """The agent is about to speak: whether the caller does already, which is weighed as a barge-in from now on."""
+        if self._endpointer.phase is not Phase.SPEECH:
+            return False
+        self._barge_in.speech_started()
+        return True
+
     def _decide(self, verdict: Verdict) -> None:
         if verdict is Verdict.RESUME:
             self._endpointer.reset()

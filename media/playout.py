@@ -175,7 +175,8 @@ class Playout:
         if played >= self._sent:  # this is the first chunk, or the far side has run dry
             self.stats.underruns += self._started
             self._started = True
-            self._base, self._since, played = self._sent, now, self._sent
+            # Far sides play in frames of their own: count on one frame of delay, so that the lead stays a true bound.
+            self._base, self._since, played = self._sent, now + FRAME_MS / 1000, self._sent
         actions: list[PlayoutAction] = []
         while (ready := self._written - self._sent) > 0:
             count = min(ready, self._chunk)

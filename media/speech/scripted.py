@@ -16,7 +16,7 @@ from fastagent.media.g711 import ulaw_decode
 from fastagent.media.speech.contracts import Speech, SttStream, Transcript
 
 _RATE_HZ = 8000
-_WORDS_PER_S = 2.6
+_WORDS_PER_S = 8 / 3
 
 
 @lru_cache(maxsize=1)
@@ -67,17 +67,14 @@ class ScriptedStt:
 
 
 class ScriptedTts:
-    """Prepared speech, as long as the text would take to say (three seconds at least once repeated)."""
+    """Prepared speech, as long as the text would take to say: eight words are three seconds."""
 
     name = "scripted"
 
-    def __init__(self, *, fixed_s: float | None = None) -> None:
-        self._fixed_s = fixed_s
-
     async def stream(self, text: str) -> AsyncIterator[AudioFrame]:
         """Yield one frame of prepared speech."""
-        seconds = self._fixed_s or max(0.4, len(text.split()) / _WORDS_PER_S)
-        samples = np.resize(prepared_speech().samples, int(seconds * _RATE_HZ))
+        seconds = max(0.4, len(text.split()) / _WORDS_PER_S)
+        samples = np.resize(prepared_speech().samples, round(seconds * _RATE_HZ))
         await asyncio.sleep(0)
         yield AudioFrame(samples, _RATE_HZ)
 

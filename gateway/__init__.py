@@ -1,0 +1,1 @@
+"""Composition: agents, sessions, the HTTP application, the command line."""

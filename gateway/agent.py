@@ -1,0 +1,91 @@
+"""`FastAgent`: a machine of states, and how it takes turns."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fastagent.afsm.machine import AFSM
+from fastagent.afsm.state import AFSMState
+from fastagent.media.turn_config import TurnConfig
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class FastAgent:
+    """An agent that answers calls.
+
+    Args:
+        agent_id: its name in routes and metrics.
+        states: its states; each session works on copies of its own.
+        initial_state: the name of the first one.
+        llm_config: of the model that `_generate_response` asks; kept for a later release.
+        turn_config: see `TurnConfig`; a dict of its fields will do.
+        goodbye: said when the line is given back after silence.
+        no_input_timeout: seconds of silence, after the agent has spoken, before it asks again.
+        max_duration: seconds after which a call is ended.
+        max_history: exchanges that a session remembers.
+        phrases: fixed sentences to render at start, so that they cost nothing in a call.
+
+    Raises:
+        DefinitionError: the states make no machine.
+        ValueError: a value is out of range.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        states: Sequence[AFSMState],
+        initial_state: str,
+        llm_config: dict[str, Any] | None = None,
+        *,
+        turn_config: TurnConfig | dict[str, Any] | None = None,
+        goodbye: str = "Goodbye.",
+        no_input_timeout: float = 7.0,
+        max_duration: float = 3600.0,
+        max_history: int = 10,
+        phrases: Iterable[str] = (),
+    ) -> None:
+        if not agent_id:
+            raise ValueError("agent_id is empty")
+        self.agent_id = agent_id
+        self.afsm = AFSM(states, initial_state)
+        self.llm_config = dict(llm_config or {})
+        self.turn_config = TurnConfig.of(turn_config)
+        self.goodbye = goodbye
+        self.no_input_timeout = no_input_timeout
+        self.max_duration = max_duration
+        self.max_history = max_history
+        self.phrases = [*phrases, goodbye]
+
+    def __repr__(self) -> str:
+        return f"<FastAgent {self.agent_id!r}, {len(self.afsm.states)} states>"
+
+    async def start(self) -> None:
+        """Serve this agent, as the default one, until the process is told to stop."""
+        from fastagent.gateway.app import shared_gateway
+
+        gateway = shared_gateway()
+        gateway.add_agent(self, default=True)
+        await gateway.start()
+        await gateway.wait_closed()
+
+    async def stop(self) -> None:
+        """Let live calls finish, then stop the gateway."""
+        from fastagent.gateway.app import shared_gateway
+
+        await shared_gateway().stop()
+
+    async def __aenter__(self) -> "FastAgent":
+        from fastagent.gateway.app import shared_gateway
+
+        gateway = shared_gateway()
+        gateway.add_agent(self, default=True)
+        await gateway.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        await self.stop()
+
+

@@ -1,0 +1,319 @@
+"""The gateway: the one place that names concrete providers and connectors, and puts them together."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+from aiohttp import web
+
+from fastagent import __version__
+from fastagent.connectors.leg import CallLeg
+from fastagent.connectors.trust import networks
+from fastagent.connectors.twilio.connector import TwilioConfig, TwilioConnection
+from fastagent.gateway import phrases
+from fastagent.gateway.agent import FastAgent
+from fastagent.gateway.health import LatencyWindow
+from fastagent.gateway.http import HttpSurface, refuse_encodings
+from fastagent.gateway.metrics import Metrics
+from fastagent.gateway.session import Services, Session
+from fastagent.gateway.sessions import Sessions
+from fastagent.gateway.settings import Settings, secret
+from fastagent.media.frame import PCMU_8K
+from fastagent.media.speech.contracts import Speech
+from fastagent.media.speech.rendering import Renderer
+from fastagent.media.ticker import Ticker
+from fastagent.media.vad.engine import VadEngine
+from fastagent.media.vad.service import VadService
+
+_log = logging.getLogger(__name__)
+
+_MAX_BODY = 1 << 20
+
+MakeSpeech = Callable[[Executor], Speech]
+MakeVad = Callable[[], VadEngine]
+
+
+def _silero() -> VadEngine:
+    from fastagent.media.vad.silero import SileroVad
+
+    return SileroVad()
+
+
+def _embedded(executor: Executor) -> Speech:
+    from fastagent.media.speech.embedded_stt import EmbeddedStt
+    from fastagent.media.speech.embedded_tts import EmbeddedTts
+
+    return Speech(EmbeddedStt(executor), EmbeddedTts(executor))
+
+
+def _scripted(executor: Executor) -> Speech:
+    from fastagent.media.speech.scripted import scripted_speech
+
+    return scripted_speech()
+
+
+def _builtin_agents() -> list[FastAgent]:
+    from fastagent.examples.bench import bench
+    from fastagent.examples.front_desk import front_desk
+
+    return [front_desk(), bench()]
+
+
+class Gateway:
+    """One process: an HTTP server, its connectors, its agents and their sessions.
+
+    Args:
+        settings: from the environment, if not given.
+        make_speech, make_vad: other speech and another VAD than the settings name, for tests.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, make_speech: MakeSpeech | None = None, make_vad: MakeVad = _silero
+    ) -> None:
+        self.settings = settings or Settings()
+        self.metrics = Metrics(__version__)
+        self.agents = {agent.agent_id: agent for agent in _builtin_agents()}
+        self.default_agent = self.settings.default_agent
+        self.twilio = self._twilio_config()
+        self.host, self.port = self.settings.host, self.settings.port
+        self._make_speech = make_speech or (_scripted if self.settings.speech == "scripted" else _embedded)
+        self._make_vad = make_vad
+        self._services: Services | None = None
+        self._connections: list[TwilioConnection] = []
+        self._runner: web.AppRunner | None = None
+        self._warming: asyncio.Task[None] | None = None
+        self._draining = False
+        self._failed: str | None = None
+        self._latency = LatencyWindow()
+        self._started_at = time.monotonic()
+        self._speech_executor = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="speech")
+        self._vad_executor = ThreadPoolExecutor(1, thread_name_prefix="vad")
+
+    def _twilio_config(self) -> TwilioConfig:
+        settings = self.settings
+        return TwilioConfig(
+            public_base_url=settings.public_base_url,
+            account_sid=settings.twilio_account_sid,
+            auth_token=secret(settings.twilio_auth_token),
+            default_agent=settings.default_agent,
+            known_agent=lambda agent_id: agent_id in self.agents,
+            proxies=networks(settings.trusted_proxies),
+        )
+
+    # -- agents ----------------------------------------------------------------------------------------------------
+
+    def add_agent(self, agent: FastAgent, *, default: bool = False) -> None:
+        """Serve an agent, in place of one with the same id; `default` for calls that no route names."""
+        self.agents[agent.agent_id] = agent
+        if default:
+            self.default_agent = self.twilio.default_agent = agent.agent_id
+        for warning in agent.afsm.warnings:
+            _log.warning("agent %s: %s", agent.agent_id, warning)
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen; models load in the background. Calling it again does nothing.
+
+        Raises:
+            OSError: the port is taken.
+            ValueError: the default agent does not exist.
+        """
+        if self._runner is not None:
+            return
+        if self.default_agent not in self.agents:
+            raise ValueError(f"the default agent {self.default_agent!r} does not exist; there are {[*self.agents]}")
+        self.sessions = Sessions(self.settings.max_sessions)
+        self._closed = asyncio.Event()
+        self._connections = [TwilioConnection(self.twilio, self)]
+        app = web.Application(client_max_size=_MAX_BODY, middlewares=[refuse_encodings])
+        app.add_routes(HttpSurface(self).routes())
+        for connection in self._connections:
+            app.add_routes(connection.routes())
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=5.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port, backlog=512)
+        try:
+            await site.start()
+        except OSError:
+            await self._runner.cleanup()
+            self._runner = None
+            raise
+        self.port = self._runner.addresses[0][1]
+        self._say_what_is_open()
+        self._warming = asyncio.create_task(self._warm_up(), name="warm-up")
+
+    def _say_what_is_open(self) -> None:
+        _log.info("listening", extra={"host": self.host, "port": self.port, "default_agent": self.default_agent})
+        if not self.twilio.auth_token:
+            _log.warning("TWILIO_AUTH_TOKEN is not set: Twilio's webhook and streams are open to loopback only")
+        elif not self.twilio.account_sid:
+            _log.warning("TWILIO_ACCOUNT_SID is not set: calls are hung up by closing their stream, not by REST")
+
+    async def _warm_up(self) -> None:
+        try:
+            self._services = await self._load()
+        except Exception as error:
+            self._failed = f"{type(error).__name__}: {error}"
+            _log.exception("speech could not be loaded: every call will hear busy")
+            return
+        _log.info("ready", extra={"seconds": round(time.monotonic() - self._started_at, 2)})
+
+    async def _load(self) -> Services:
+        loop = asyncio.get_running_loop()
+        metrics = self.metrics
+        engine = await loop.run_in_executor(self._vad_executor, self._make_vad)
+        speech = self._make_speech(self._speech_executor)
+        await asyncio.gather(speech.stt.warm_up(), speech.tts.warm_up())
+        renderer = Renderer(speech.tts)
+        fixed = [phrases.ALL, *(agent.phrases for agent in self.agents.values())]
+        for texts in fixed:
+            await renderer.keep(texts, PCMU_8K)
+        return Services(
+            vad=VadService(
+                engine,
+                executor=self._vad_executor,
+                on_batch=metrics.vad_batch.observe,
+                on_deadline_missed=metrics.vad_missed.inc,
+            ),
+            stt=speech.stt,
+            renderer=renderer,
+            ticker=Ticker(on_lag=metrics.loop_lag.observe),
+            metrics=metrics,
+            lead_ms=self.settings.playout_lead_ms,
+            turn_timeout_s=self.settings.default_timeout_seconds,
+            log_transcripts=self.settings.log_transcripts,
+            on_response=self._responded,
+        )
+
+    def _responded(self, seconds: float) -> None:
+        self._latency.add(seconds)
+        self.metrics.latency_ms.observe(seconds * 1000)
+        self.metrics.response_latency.observe(seconds)
+
+    async def stop(self, drain_seconds: float | None = None) -> None:
+        """Refuse new calls, let live ones end within the drain limit, say goodbye to the rest, release everything."""
+        if self._runner is None:
+            return
+        self._draining = True
+        self.metrics.draining.set(1)
+        await self.sessions.drain(self.settings.drain_seconds if drain_seconds is None else drain_seconds)
+        if self._runner is None:  # a second, more urgent stop was quicker
+            return
+        runner, self._runner = self._runner, None
+        if self._warming is not None:
+            self._warming.cancel()
+        for connection in self._connections:
+            await connection.aclose()
+        await runner.cleanup()
+        self._speech_executor.shutdown(wait=False, cancel_futures=True)
+        self._vad_executor.shutdown(wait=False, cancel_futures=True)
+        self._closed.set()
+
+    async def wait_closed(self) -> None:
+        """Return when the gateway has stopped."""
+        await self._closed.wait()
+
+    async def wait_ready(self, timeout_s: float = 60.0) -> None:
+        """Return when calls are answered.
+
+        Raises:
+            RuntimeError: speech could not be loaded.
+            TimeoutError: it took too long.
+        """
+        assert self._warming is not None
+        async with asyncio.timeout(timeout_s):
+            await asyncio.shield(self._warming)
+        if self._failed:
+            raise RuntimeError(self._failed)
+
+    async def __aenter__(self) -> "Gateway":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop(0)
+
+    # -- what connectors need (LegHost) ------------------------------------------------------------------------------
+
+    def reserve(self, connector: str) -> Callable[[], None] | None:
+        """Reserve a place, unless the gateway is not ready, stops, or is full."""
+        reason = "draining" if self._draining else "not_ready" if self._services is None else "capacity"
+        place = self.sessions.reserve() if reason == "capacity" else None
+        if place is None:
+            self.metrics.calls_rejected.labels(reason).inc()
+            return None
+        return lambda: self.sessions.release(place)
+
+    async def converse(self, leg: CallLeg, agent_id: str) -> None:
+        """Run a session on a leg to its end."""
+        assert self._services is not None
+        agent = self.agents.get(agent_id) or self.agents[self.default_agent]
+        session = Session(leg, agent, self._services)
+        info = leg.info
+        where = {"session_id": session.id, "agent_id": agent.agent_id, "call_id": info.call_id}
+        who = {"caller_id": info.from_, "called_id": info.to, "initial_state": agent.afsm.initial_state}
+        self.sessions.add(session)
+        self.metrics.active_sessions.inc()
+        _log.info("Session started", extra={**where, **who})
+        try:
+            reason = await session.run()
+        finally:
+            self.sessions.remove(session)
+            self.metrics.active_sessions.dec()
+        self._count_end(session)
+        _log.info(
+            "Session ended",
+            extra={**where, "reason": reason.value, "duration_seconds": round(session.record.duration_s, 1)},
+        )
+
+    def _count_end(self, session: Session) -> None:
+        metrics, record = self.metrics, session.record
+        reason = record.end_reason.value if record.end_reason else "internal_error"
+        metrics.session_duration.observe(record.duration_s)
+        metrics.sessions_ended.labels(reason).inc()
+        metrics.calls.labels(record.call.provider, "inbound", reason).inc()
+        inbound, playout = session.inbound.stats, session.speaker.playout.stats
+        frame = record.call.audio.frame_samples
+        metrics.media_concealed.inc(inbound.concealed_samples / frame)
+        metrics.frames_dropped.labels("in", "ahead").inc(inbound.ahead_samples / frame)
+        metrics.underruns.inc(playout.underruns)
+
+    def auth_failed(self, surface: str) -> None:
+        """Count a refused credential."""
+        self.metrics.auth_failures.labels(surface).inc()
+
+    def protocol_error(self, surface: str, kind: str, count: int = 1) -> None:
+        """Count bad input."""
+        self.metrics.protocol_errors.labels(surface, kind).inc(count)
+
+    # -- what HTTP tells -------------------------------------------------------------------------------------------
+
+    def status(self) -> str:
+        """`starting`, `healthy`, `unhealthy` or `draining`."""
+        if self._draining:
+            return "draining"
+        if self._failed:
+            return "unhealthy"
+        return "healthy" if self._services is not None else "starting"
+
+    def health(self) -> dict[str, Any]:
+        """Return the documented fields."""
+        return {
+            "status": self.status(),
+            "version": __version__,
+            "latency_metrics": self._latency.metrics(),
+            "active_connections": len(self.sessions),
+            "uptime_seconds": int(time.monotonic() - self._started_at),
+        }
+
+
+@cache
+def shared_gateway() -> Gateway:
+    """The gateway that the objects of the public API share in a process."""
+    return Gateway()

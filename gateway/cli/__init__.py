@@ -1,0 +1,29 @@
+"""The `fastagent` command."""
+
+import typer
+
+from fastagent.gateway.cli.call import OrderedCommand, call
+from fastagent.gateway.cli.serve import serve
+
+app = typer.Typer(
+    name="fastagent",
+    help="A telephony-first media gateway for voice agents.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+app.command()(serve)
+app.command(cls=OrderedCommand)(call)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from fastagent import __version__
+
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Run the command."""
+    app()

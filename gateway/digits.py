@@ -1,0 +1,44 @@
+"""Collecting keys: until there are enough, `#` ends them, or the caller stops pressing."""
+
+import asyncio
+from collections.abc import Callable
+
+_INTER_DIGIT_S = 3.0
+_TERMINATOR = "#"
+_MAX = 64
+
+
+class DigitCollector:
+    """Hands on complete inputs."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, complete: Callable[[str], None]) -> None:
+        self._loop, self._complete = loop, complete
+        self._digits = ""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, digit: str, max_digits: int) -> None:
+        """Take a key. `#` alone is an input of its own where one key is enough."""
+        self._stop()
+        if digit == _TERMINATOR and (self._digits or max_digits > 1):
+            self._flush()
+            return
+        self._digits += digit
+        if len(self._digits) >= min(max_digits, _MAX):
+            self._flush()
+        else:
+            self._timer = self._loop.call_later(_INTER_DIGIT_S, self._flush)
+
+    def _flush(self) -> None:
+        self._timer = None
+        digits, self._digits = self._digits, ""
+        self._complete(digits)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def close(self) -> None:
+        """Forget what was pressed."""
+        self._stop()
+        self._digits = ""

@@ -1,0 +1,381 @@
+"""A session: one leg, one agent, from answer to hang-up.
+
+It listens (`InboundAudio` calls its `TurnListener` side, synchronously), lets turns run one at a time, and ends for
+exactly one reason. Everything that it starts lives in its task group and is gone when `run` returns.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastagent.afsm.context import ConversationContext
+from fastagent.afsm.machine import Machine, Step, Transition
+from fastagent.connectors.leg import CallLeg, DtmfReceived, HangupReason, LegEnded, MarkReached
+from fastagent.gateway import phrases
+from fastagent.gateway.agent import FastAgent
+from fastagent.gateway.digits import DigitCollector
+from fastagent.gateway.metrics import Metrics
+from fastagent.gateway.record import STAGES, SessionRecord, TurnRecord, Waterfall
+from fastagent.gateway.speaker import Speaker
+from fastagent.gateway.turn import Think, Turn
+from fastagent.media.barge_in import Verdict
+from fastagent.media.endpointing import SpeechEnded, SpeechPaused, SpeechResumed, SpeechStarted
+from fastagent.media.errors import SpeechError
+from fastagent.media.inbound import InboundAudio
+from fastagent.media.level import FLOOR_DB
+from fastagent.media.speech.contracts import Stt, Transcript
+from fastagent.media.speech.rendering import Renderer
+from fastagent.media.speech.sentences import looks_complete
+from fastagent.media.ticker import Ticker
+from fastagent.media.vad.service import VadService
+
+_log = logging.getLogger(__name__)
+
+_UNHEARD_SPEECH_S = 1.0  # speech this long without words is answered; shorter was a noise
+_RECOGNITION_S = 10.0
+_CLOSING_S = 8.0
+
+
+@dataclass(slots=True)
+class Services:
+    """What all sessions of a process share."""
+
+    vad: VadService
+    stt: Stt
+    renderer: Renderer
+    ticker: Ticker
+    metrics: Metrics
+    lead_ms: int = 400
+    turn_timeout_s: float = 30.0
+    max_failures: int = 3
+    log_transcripts: bool = False
+    on_response: Callable[[float], None] = lambda seconds: None
+    """Told of every answer: seconds from the caller's last sound to its first audio."""
+
+
+@dataclass(slots=True)
+class _Utterance:
+    """What is known of the caller's utterance under way; times are of the loop."""
+
+    last_sound_at: float = 0.0
+    text_at: float = 0.0
+    delay_s: float = 0.0
+    transcript: Transcript | None = None
+    failed: bool = False
+
+
+class Session:
+    """One conversation on one leg."""
+
+    def __init__(self, leg: CallLeg, agent: FastAgent, services: Services) -> None:
+        self.id = f"sess_{secrets.token_hex(16)}"
+        self.leg, self.agent, self.services = leg, agent, services
+        self.failures = 0
+        """Failed turns in a row."""
+        self._loop = asyncio.get_running_loop()
+        self.machine = Machine(
+            agent.afsm, ConversationContext(max_history=agent.max_history), on_transition=self._transitioned
+        )
+        self.record = SessionRecord(self.id, agent.agent_id, leg.info, datetime.now(UTC), agent.afsm.initial_state)
+        self.speaker = Speaker(
+            leg,
+            services.renderer,
+            services.ticker,
+            lead_ms=services.lead_ms,
+            on_first_audio=self._first_audio,
+            failed=self.failed,
+        )
+        self._stt = services.stt.open(leg.info.audio)
+        self._config = agent.turn_config
+        self.inbound = InboundAudio(
+            leg.info.audio, vad=services.vad, stt=self._stt, config=self._config, listener=self
+        )
+        self._digits = DigitCollector(self._loop, self._dtmf_complete)
+        self._ended: asyncio.Future[HangupReason] = self._loop.create_future()
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turn: Turn | None = None
+        self._turn_task: asyncio.Task[None] | None = None
+        self._recognition: asyncio.Task[None] | None = None
+        self._utterance = _Utterance()
+        self._silence: asyncio.TimerHandle | None = None
+        self._confirmed_at = 0.0
+
+    def now(self) -> float:
+        """The loop's time."""
+        return self._loop.time()
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> HangupReason:
+        """Converse until the call ends; return why it did."""
+        limit = self._loop.call_later(self.agent.max_duration, self.close, HangupReason.MAX_DURATION)
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                self._spawn(self._follow_leg())
+                self._open()
+                self.leg.attach(self.inbound)
+                reason = await self._ended
+                await self._hang_up(reason)
+                for task in self._tasks:
+                    task.cancel()
+        except* Exception as errors:
+            _log.error("session failed", exc_info=errors.exceptions[0], extra={"session_id": self.id})
+            reason = HangupReason.INTERNAL_ERROR
+            await self._hang_up(reason)
+        finally:
+            limit.cancel()
+            await self._close()
+        self.record.ended_at, self.record.end_reason = datetime.now(UTC), reason
+        return reason
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        assert self._group is not None
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _hang_up(self, reason: HangupReason) -> None:
+        try:
+            await self.leg.hang_up(reason)
+        except Exception:
+            _log.exception("hang-up failed", extra={"session_id": self.id})
+
+    async def _close(self) -> None:
+        self._stop_silence_timer()
+        self._digits.close()
+        self.speaker.close()
+        self.inbound.close()
+        await self._stt.aclose()
+
+    async def _follow_leg(self) -> None:
+        async for event in self.leg.events():
+            match event:
+                case MarkReached(name):
+                    self.speaker.mark_reached(name)
+                case DtmfReceived(digit):
+                    self._dtmf(digit)
+                case LegEnded(reason):
+                    if self._turn is not None:
+                        self._turn.interrupt()
+                    self._end(reason)
+
+    def _end(self, reason: HangupReason) -> None:
+        if not self._ended.done():
+            self._ended.set_result(reason)
+
+    def close(self, reason: HangupReason) -> None:
+        """Say goodbye and end the call; within some seconds, whatever happens."""
+        if self._ended.done():
+            return
+        self._loop.call_later(_CLOSING_S, self._end, reason)
+        self._interrupt_turn()
+        step = Step(phrases.CLOSING, self.machine.state.name)
+        self._start("closing", lambda: _ready(step), ending=reason)
+
+    def failed(self, error: Exception) -> None:
+        """A callback raised: this call ends, the others do not notice."""
+        _log.error("session failed", exc_info=error, extra={"session_id": self.id})
+        self.speaker.stop()
+        self._silence = None
+        self._start("closing", lambda: _ready(Step(phrases.GIVE_UP, "")), ending=HangupReason.INTERNAL_ERROR)
+
+    # -- turns -----------------------------------------------------------------------------------------------------
+
+    def _start(self, cause: str, think: Think, *, user: str = "", ending: HangupReason | None = None) -> None:
+        """Begin a turn, in place of the one before."""
+        if self._turn_task is not None:
+            self._turn_task.cancel()
+        self._stop_silence_timer()
+        record = TurnRecord(self.record.turn_count + 1, cause, self.record.current_state, user=user)
+        self.record.turn_count += 1
+        self.record.turns.append(record)
+        self._turn = Turn(self, record, think, ending=ending)
+        self._turn_task = self._spawn(self._turn.run())
+
+    def _open(self) -> None:
+        self._start("opening", self.machine.enter)
+
+    def turn_done(self, ending: HangupReason | None) -> None:
+        """The turn's answer was heard."""
+        if self.services.log_transcripts and self._turn is not None:
+            record = self._turn.record
+            _log.info("turn", extra={"session_id": self.id, "user": record.user, "heard": record.heard})
+        self._turn = self._turn_task = None
+        if ending is not None:
+            self._end(ending)
+        else:
+            self._start_silence_timer()
+
+    def _interrupt_turn(self) -> None:
+        if self._turn is not None and self._turn_task is not None:
+            self._turn.interrupt()
+            self._turn_task.cancel()
+        self._turn = self._turn_task = None
+
+    def _transitioned(self, transition: Transition) -> None:
+        self.record.current_state = transition.to_state
+        self.services.metrics.transitions.labels(
+            self.agent.agent_id, transition.from_state, transition.to_state
+        ).inc()
+
+    def _first_audio(self) -> None:
+        """The first message of an answer is on its way: the wait is over."""
+        turn = self._turn
+        if turn is None or turn.record.cause != "speech" or turn.record.waterfall_ms is not None:
+            return
+        now, said = self.now(), self._utterance
+        thought = turn.thought_at or now
+        ready = min(max(said.text_at, said.last_sound_at), self._confirmed_at)
+        recognition = max(0.0, ready - (said.last_sound_at + said.delay_s))
+        endpointing = self._confirmed_at - said.last_sound_at - recognition
+        stages = (endpointing, recognition, thought - self._confirmed_at, now - thought)
+        turn.record.waterfall_ms = Waterfall(*(round(stage * 1000, 1) for stage in stages))
+        metrics = self.services.metrics
+        self.services.on_response(sum(stages))
+        for stage, seconds in zip(STAGES, stages, strict=True):
+            metrics.stage_latency.labels(stage).observe(max(0.0, seconds))
+
+    # -- silence ---------------------------------------------------------------------------------------------------
+
+    def _start_silence_timer(self) -> None:
+        self._stop_silence_timer()
+        self._silence = self._loop.call_later(self.agent.no_input_timeout, self._silent)
+
+    def _stop_silence_timer(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+
+    def _silent(self) -> None:
+        self._start("no_input", self.machine.no_input)
+
+    # -- keys ------------------------------------------------------------------------------------------------------
+
+    def _dtmf(self, digit: str) -> None:
+        """A key: it interrupts what is being said, and is collected as the state wants it."""
+        if self._turn is not None and not self._turn.interruptible:
+            return
+        self._interrupt_turn()
+        self._stop_silence_timer()
+        self._digits.add(digit, self.machine.state.dtmf_max_digits)
+
+    def _dtmf_complete(self, digits: str) -> None:
+        self._start("dtmf", lambda: self.machine.dtmf(digits), user=f"[keys {len(digits)}]")
+
+    # -- the caller's speech (TurnListener) --------------------------------------------------------------------------
+
+    def sensitivity(self) -> tuple[int, float]:
+        """While we speak, and while our echo may still come back, a start needs more."""
+        level = self.speaker.level_db()
+        if level <= FLOOR_DB:
+            return self._config.start_windows, FLOOR_DB - 1
+        windows = self._config.barge_in_windows if self.speaker.speaking else self._config.start_windows
+        return windows, level - self._config.echo_gate_db
+
+    def speech_started(self, event: SpeechStarted) -> bool:
+        """Fall silent at once, if the agent may be interrupted."""
+        self._stop_silence_timer()
+        if not self.speaker.speaking or not self._may_interrupt():
+            return False
+        self.speaker.pause()
+        onset = (self.inbound.stats.samples - event.start) / self.inbound.audio.rate_hz
+        self.services.metrics.time_to_silence.observe(onset)
+        self._count_barge_in(Verdict.PAUSE)
+        return True
+
+    def _may_interrupt(self) -> bool:
+        return self._config.allow_interruptions and (self._turn is None or self._turn.interruptible)
+
+    def hold_for_caller(self) -> None:
+        """An answer is ready while the caller already speaks again: hold it back as if they had barged in."""
+        if self._may_interrupt() and self.inbound.hold():
+            self.speaker.hold()
+
+    def speech_paused(self, event: SpeechPaused) -> None:
+        """The tentative end: have the text ready when the end is confirmed."""
+        received, rate = self.inbound.stats.samples, self.inbound.audio.rate_hz
+        self._utterance = _Utterance(last_sound_at=self.now() - (received - event.end) / rate)
+        self._cancel_recognition()
+        self._recognition = self._spawn(self._recognise(self._utterance))
+
+    def speech_resumed(self, event: SpeechResumed) -> None:
+        """The text under way is void."""
+        self._cancel_recognition()
+
+    def _cancel_recognition(self) -> None:
+        if self._recognition is not None:
+            self._recognition.cancel()
+            self._recognition = None
+
+    async def _recognise(self, utterance: _Utterance) -> None:
+        try:
+            async with asyncio.timeout(_RECOGNITION_S):
+                transcript = await self._stt.finalize()
+        except (SpeechError, TimeoutError) as error:
+            self.services.metrics.provider_errors.labels(self.services.stt.name, "recognition").inc()
+            _log.warning("recognition failed", extra={"session_id": self.id, "error": str(error)})
+            utterance.failed = True
+            transcript = Transcript("")
+        self._recognition = None
+        utterance.transcript, utterance.text_at = transcript, self.now()
+        complete = self._complete(transcript.text)
+        config = self._config
+        utterance.delay_s = config.min_endpointing_delay if complete else config.max_endpointing_delay
+        self.inbound.transcript(transcript, complete=complete)
+
+    def _complete(self, text: str) -> bool:
+        verdict = self.machine.state.utterance_complete(text)
+        return looks_complete(text) or not text if verdict is None else verdict
+
+    def speech_ended(self, event: SpeechEnded) -> None:
+        """The utterance is confirmed: answer it."""
+        self._confirmed_at = self.now()
+        self._cancel_recognition()
+        utterance = self._utterance
+        text = utterance.transcript.text if utterance.transcript else ""
+        if self.speaker.speaking or (self._turn is not None and not self._turn.interruptible):
+            return  # said into an answer that may not be interrupted
+        if not text:
+            long = (event.end - event.start) / self.inbound.audio.rate_hz >= _UNHEARD_SPEECH_S
+            if self._turn is None:
+                self._not_heard() if utterance.failed or long else self._start_silence_timer()
+            return
+        if self._turn is not None:
+            if not self._turn.committed and self._turn.record.cause == "speech":
+                text = f"{self._turn.record.user} {text}"  # the caller went on: one utterance after all
+                self.record.turns.remove(self._turn.record)
+                self.record.turn_count -= 1
+            else:
+                self._turn.interrupt()
+        self._start("speech", lambda: self.machine.step(text), user=text)
+
+    def _not_heard(self) -> None:
+        """Speech without words: ask, the second time offer the keys."""
+        self.services.metrics.filler.labels("not_heard").inc()
+        before = self.record.turns[-1].agent if self.record.turns else ""
+        phrase = phrases.NOT_HEARD_KEYS if before == phrases.NOT_HEARD else phrases.NOT_HEARD
+        step = Step(phrase, self.machine.state.name)
+        self._start("apology", lambda: _ready(step))
+
+    def barge_in(self, verdict: Verdict) -> None:
+        """What the speech over the agent's turned out to be."""
+        self._count_barge_in(verdict)
+        if verdict is Verdict.INTERRUPT:
+            self._interrupt_turn()
+        elif verdict is Verdict.RESUME:
+            self._cancel_recognition()
+            self.speaker.resume()
+
+    def _count_barge_in(self, verdict: Verdict) -> None:
+        self.services.metrics.barge_in.labels(verdict.value).inc()
+        self.record.barge_ins[verdict.value] = self.record.barge_ins.get(verdict.value, 0) + 1
+
+
+async def _ready(step: Step) -> Step:
+    return step

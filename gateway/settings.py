@@ -1,0 +1,56 @@
+"""Settings: read once from the environment into a frozen object, and passed down."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from fastagent.connectors.trust import networks
+
+
+class Settings(BaseSettings):
+    """The environment's variables; the documented names have no prefix, our own have `FASTAGENT_`."""
+
+    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="ignore")
+
+    host: str = Field("0.0.0.0", alias="HOST")
+    port: int = Field(8000, alias="PORT", ge=0, le=65535)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="LOG_LEVEL")
+    openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
+    max_sessions: int = Field(100, alias="MAX_SESSIONS", ge=1)
+    default_timeout_seconds: float = Field(30.0, alias="DEFAULT_TIMEOUT_SECONDS", gt=0, le=600)
+    websocket_ping_interval: float = Field(5.0, alias="WEBSOCKET_PING_INTERVAL", gt=0)
+    redis_url: str | None = Field(None, alias="REDIS_URL")
+
+    speech: Literal["auto", "embedded", "scripted"] = Field("auto", alias="FASTAGENT_SPEECH")
+    default_agent: str = Field("front_desk", alias="FASTAGENT_DEFAULT_AGENT")
+    drain_seconds: float = Field(300.0, alias="FASTAGENT_DRAIN_SECONDS", ge=0)
+    log_format: Literal["json", "console", "auto"] = Field("auto", alias="FASTAGENT_LOG_FORMAT")
+    log_pii: Literal["mask", "full", "hash"] = Field("mask", alias="FASTAGENT_LOG_PII")
+    log_transcripts: bool = Field(False, alias="FASTAGENT_LOG_TRANSCRIPTS")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field((), alias="FASTAGENT_TRUSTED_PROXIES")
+    playout_lead_ms: int = Field(400, alias="FASTAGENT_PLAYOUT_LEAD_MS", ge=200, le=5000)
+
+    public_base_url: str | None = Field(None, alias="PUBLIC_BASE_URL")
+    twilio_account_sid: str | None = Field(None, alias="TWILIO_ACCOUNT_SID")
+    twilio_auth_token: SecretStr | None = Field(None, alias="TWILIO_AUTH_TOKEN")
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        parts = tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        if isinstance(parts, tuple):
+            networks(parts)
+        return parts
+
+    @field_validator(
+        "public_base_url", "twilio_account_sid", "twilio_auth_token", "openai_api_key", "redis_url", mode="before"
+    )
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+
+def secret(value: SecretStr | None) -> str | None:
+    """Return a secret's text."""
+    return value.get_secret_value() if value is not None else None
