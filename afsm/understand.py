@@ -16,7 +16,12 @@ _DIGITS = {
     "seven": "7", "eight": "8", "nine": "9",
 }  # fmt: skip
 _TIMES = {"double": 2, "triple": 3}
-_HOURS = {**{word: int(digit) for word, digit in _DIGITS.items() if len(word) > 2}, "ten": 10, "eleven": 11, "twelve": 12}
+_HOURS = {
+    **{word: int(digit) for word, digit in _DIGITS.items() if len(word) > 2},
+    "ten": 10,
+    "eleven": 11,
+    "twelve": 12,
+}
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -111,11 +116,13 @@ class TimeOfDay:
 def time_of_day(text: str) -> TimeOfDay | None:
     """Return the time in "half past ten", "at 3 p.m.", "10:30" or "two thirty"; office hours settle a.m. or p.m."""
     lower = text.lower().replace(".", "") if re.search(r"\b[ap]\.\s?m\b", text.lower()) else text.lower()
+    lower = re.sub(r"\b(?:half|have|house|hall) pass?t?\b", "half past", lower)  # as recognisers hear it
     if re.search(r"\b(noon|midday)\b", lower):
         return TimeOfDay(12)
     match = re.search(
         r"(?:(half past|quarter past|quarter to)\s+)?\b(\d{1,2}|" + "|".join(_HOURS) + r")\b"
-        r"(?:[:. ]\s?(\d\d|fifteen|thirty|forty[ -]five)\b)?\s*(?:o'?\s?clock)?\s*(am|pm|in the (?:morning|afternoon))?",
+        r"(?:[:. ]\s?(\d\d|fifteen|thirty|forty[ -]five)\b)?\s*(?:o'?\s?clock)?\s*"
+        r"(am|pm|in the (?:morning|afternoon))?",
         lower,
     )
     if match is None:

@@ -103,13 +103,8 @@ class ScriptedSTT(FrameProcessor):
         if isinstance(frame, InputAudioRawFrame):
             return
         await self.push_frame(frame, direction)
-        if (
-            isinstance(frame, VADUserStoppedSpeakingFrame)
-            and direction == FrameDirection.DOWNSTREAM
-        ):
-            await self.push_frame(
-                TranscriptionFrame("Yes, please.", user_id="", timestamp="", finalized=True)
-            )
+        if isinstance(frame, VADUserStoppedSpeakingFrame) and direction == FrameDirection.DOWNSTREAM:
+            await self.push_frame(TranscriptionFrame("Yes, please.", user_id="", timestamp="", finalized=True))
 
 
 class ScriptedTTS(FrameProcessor):
@@ -140,9 +135,7 @@ async def run_call(websocket: WebSocket, stream_sid: str, speech: bytes, direct:
             audio_in_enabled=True,
             audio_out_enabled=True,
             audio_out_end_silence_secs=0,
-            serializer=TwilioFrameSerializer(
-                stream_sid, params=TwilioFrameSerializer.InputParams(auto_hang_up=False)
-            ),
+            serializer=TwilioFrameSerializer(stream_sid, params=TwilioFrameSerializer.InputParams(auto_hang_up=False)),
         ),
     )
     pipeline = Pipeline(
@@ -212,9 +205,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=9100)
     parser.add_argument("--speech", required=True, help="prepared speech, 8 kHz mono 16-bit WAV")
-    parser.add_argument(
-        "--stock", action="store_true", help="queued processors, a Silero session for each call"
-    )
+    parser.add_argument("--stock", action="store_true", help="queued processors, a Silero session for each call")
     args = parser.parse_args()
 
     with wave.open(args.speech) as wav:

@@ -87,5 +87,3 @@ class FastAgent:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
         await self.stop()
-
-

@@ -28,9 +28,7 @@ class Metrics:
         self.response_latency = histogram(
             "response_latency_seconds", "Caller's last sound to the first audio of the answer", _TURN_BUCKETS
         )
-        self.stage_latency = histogram(
-            "stage_latency_seconds", "A turn's wait, stage by stage", _TURN_BUCKETS, "stage"
-        )
+        self.stage_latency = histogram("stage_latency_seconds", "A turn's wait, stage by stage", _TURN_BUCKETS, "stage")
         self.time_to_silence = histogram(
             "time_to_silence_seconds", "Caller's onset in a barge-in to the clear", _TURN_BUCKETS
         )

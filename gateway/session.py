@@ -91,9 +91,7 @@ class Session:
         )
         self._stt = services.stt.open(leg.info.audio)
         self._config = agent.turn_config
-        self.inbound = InboundAudio(
-            leg.info.audio, vad=services.vad, stt=self._stt, config=self._config, listener=self
-        )
+        self.inbound = InboundAudio(leg.info.audio, vad=services.vad, stt=self._stt, config=self._config, listener=self)
         self._digits = DigitCollector(self._loop, self._dtmf_complete)
         self._ended: asyncio.Future[HangupReason] = self._loop.create_future()
         self._group: asyncio.TaskGroup | None = None
@@ -220,9 +218,7 @@ class Session:
 
     def _transitioned(self, transition: Transition) -> None:
         self.record.current_state = transition.to_state
-        self.services.metrics.transitions.labels(
-            self.agent.agent_id, transition.from_state, transition.to_state
-        ).inc()
+        self.services.metrics.transitions.labels(self.agent.agent_id, transition.from_state, transition.to_state).inc()
 
     def _first_audio(self) -> None:
         """The first message of an answer is on its way: the wait is over."""

@@ -13,10 +13,13 @@ that a burst of late packets is not mistaken for anything else.
 from dataclasses import dataclass
 from enum import Enum
 
+from fastagent.media.level import FLOOR_DB
 from fastagent.media.turn_config import TurnConfig
 from fastagent.media.vad.service import VadWindow
 
 _HYSTERESIS = 0.15  # speech, once begun, goes on down to this much below the threshold
+_DROP_DB = 26.0  # but a window this far below the utterance's loudest is silence whatever the model says: the model
+# needs 100 to 150 ms to believe in an end, and the caller waits for each of them (bench/endpoint.py)
 
 
 class Phase(Enum):
@@ -70,6 +73,7 @@ class Endpointer:
         self.phase = Phase.QUIET
         self._run = 0
         self._start = self._end = self._now = 0
+        self._loudest_db = FLOOR_DB
         self._complete: bool | None = None  # what the text of this pause looks like, once it is known
 
     @property
@@ -85,18 +89,19 @@ class Endpointer:
     def observe(self, window: VadWindow, *, start_windows: int, gate_db: float) -> EndpointEvent | None:
         """Take the next window. A start needs `start_windows` windows in a row, each louder than `gate_db`."""
         self._now = window.end
-        threshold = self._config.vad_threshold
         if self.phase is Phase.QUIET:
-            speech = window.speech >= threshold and window.level_db > gate_db
+            speech = window.speech >= self._config.vad_threshold and window.level_db > gate_db
             self._run = self._run + 1 if speech else 0
             if self._run < max(1, start_windows):
                 return None
             self.phase = Phase.SPEECH
             self._start, self._end = window.end - self._run * self._window, window.end
             self._run = 0
+            self._loudest_db = window.level_db
             return SpeechStarted(self._start, window.end)
-        if window.speech >= threshold - (_HYSTERESIS if self.phase is Phase.SPEECH else 0):
+        if self._goes_on(window):
             self._end = window.end
+            self._loudest_db = max(self._loudest_db, window.level_db)
             if self.phase is Phase.PAUSE:
                 self.phase = Phase.SPEECH
                 self._complete = None
@@ -110,6 +115,10 @@ class Endpointer:
             self.phase = Phase.PAUSE
             return SpeechPaused(self._end)
         return self._confirm()
+
+    def _goes_on(self, window: VadWindow) -> bool:
+        threshold = self._config.vad_threshold - (_HYSTERESIS if self.phase is Phase.SPEECH else 0)
+        return window.speech >= threshold and window.level_db > self._loudest_db - _DROP_DB
 
     def offer(self, complete: bool) -> SpeechEnded | None:
         """The text of this pause is known: does it look complete?"""

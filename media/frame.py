@@ -86,4 +86,4 @@ PCMU_8K = AudioFormat("PCMU", 8000)
 def to_int16(samples: np.typing.ArrayLike) -> Int16Array:
     """Return float samples in [-1, 1] as int16, clipped."""
     scaled = np.asarray(samples, np.float32) * 32767.0
-    return np.clip(np.rint(scaled), -32768, 32767).astype(np.int16)
+    return np.asarray(np.clip(np.rint(scaled), -32768, 32767), np.int16)

@@ -80,4 +80,4 @@ class StreamResampler:
         used = min(following // self._up, len(held))
         self._held, self._at = held[used:], following - used * self._up
         self._owed -= count
-        return np.clip(np.rint(out), -32768, 32767).astype(np.int16)
+        return np.asarray(np.clip(np.rint(out), -32768, 32767), np.int16)

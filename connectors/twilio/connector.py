@@ -66,7 +66,9 @@ class TwilioConnection:
         self._legs: dict[str, TwilioLeg] = {}
         parts = urlsplit(config.webhook_url)
         self._path = parts.path or "/twilio/webhook"
-        self._origin = f"{parts.scheme}://{parts.netloc}" if parts.netloc else (config.public_base_url or "").rstrip("/")
+        self._origin = (
+            f"{parts.scheme}://{parts.netloc}" if parts.netloc else (config.public_base_url or "").rstrip("/")
+        )
         self._rest: TwilioRest | None = None
         if config.account_sid and config.auth_token:
             self._rest = TwilioRest(config.account_sid, config.auth_token, base_url=config.rest_base_url)

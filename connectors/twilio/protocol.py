@@ -18,7 +18,7 @@ from enum import Enum
 import msgspec
 
 from fastagent.connectors.errors import PeerError
-from fastagent.connectors.leg import DtmfReceived, LegEnded, LegEvent, HangupReason, MarkReached
+from fastagent.connectors.leg import DtmfReceived, HangupReason, LegEnded, LegEvent, MarkReached
 from fastagent.connectors.twilio import messages
 from fastagent.media.frame import PCMU_8K
 
@@ -76,7 +76,8 @@ class TwilioProtocol:
         try:
             message = messages.decode(text)
         except (msgspec.DecodeError, RecursionError) as error:  # ValidationError is a DecodeError
-            return self._unreadable(text, error)
+            self._unreadable(text, error)
+            return None
         if type(message) is messages.Media:
             return self._media(message.media)
         match message:

@@ -30,15 +30,15 @@ class Display:
         if turn["user"]:
             self._console.print(f"[dim]  heard[/dim] {escape(turn['user'])}")
         cut = " [red]-- interrupted[/red]" if turn["interrupted"] else ""
-        self._console.print(f"[bold green] agent[/bold green]  {escape(turn['heard'])}{cut} [dim]({turn['state']})[/dim]")
+        self._console.print(
+            f"[bold green] agent[/bold green]  {escape(turn['heard'])}{cut} [dim]({turn['state']})[/dim]"
+        )
         if turn["waterfall_ms"]:
             self._waterfall(turn["waterfall_ms"])
 
     def _waterfall(self, stages: dict[str, float]) -> None:
         total = stages["total"] or 1.0
-        bar = "".join(
-            f"[{colour}]{'█' * round(_WIDTH * stages[name] / total)}[/{colour}]" for name, colour in _STAGES
-        )
+        bar = "".join(f"[{colour}]{'█' * round(_WIDTH * stages[name] / total)}[/{colour}]" for name, colour in _STAGES)
         named = "  ".join(f"[{colour}]{name} {stages[name]:.0f}[/{colour}]" for name, colour in _STAGES)
         self._console.print(f"        {bar} {total:.0f} ms\n        {named}")
 

@@ -195,9 +195,7 @@ class Phone:
 
     async def _send_frame(self, noise_at: int) -> None:
         frame, onset, last = (
-            self._outgoing.popleft()
-            if self._outgoing
-            else (self._noise[noise_at : noise_at + FRAME], False, False)
+            self._outgoing.popleft() if self._outgoing else (self._noise[noise_at : noise_at + FRAME], False, False)
         )
         self.caller_audio += frame
         await self._socket.send_str(self.emulator.media(frame))
@@ -254,7 +252,7 @@ class Phone:
 
     async def said(self) -> None:
         """Return when all that was to be said is said, or the call is over."""
-        while self._outgoing and not self.closed.is_set():
+        while self._outgoing and not self.closed.is_set():  # noqa: ASYNC110
             await asyncio.sleep(_PERIOD_S)
 
     async def agent_quiet(self, *, quiet_s: float = 0.7, patience_s: float = 15.0) -> bool:

@@ -27,9 +27,7 @@ class VadEngine(Protocol):
         """Floats in a call's recurrent state at this rate."""
         ...
 
-    def infer(
-        self, windows: Float32Array, states: Float32Array, rate_hz: int
-    ) -> tuple[Float32Array, Float32Array]:
+    def infer(self, windows: Float32Array, states: Float32Array, rate_hz: int) -> tuple[Float32Array, Float32Array]:
         """Return speech probabilities [B] and new states [B, S] for windows [B, W] in [-1, 1] and states [B, S]."""
         ...
 
@@ -50,9 +48,7 @@ class EnergyVad:
         """No memory."""
         return 0
 
-    def infer(
-        self, windows: Float32Array, states: Float32Array, rate_hz: int
-    ) -> tuple[Float32Array, Float32Array]:
+    def infer(self, windows: Float32Array, states: Float32Array, rate_hz: int) -> tuple[Float32Array, Float32Array]:
         """Return 1.0 for each window above `SPEECH_LEVEL_DB`."""
         power = np.maximum(np.einsum("ij,ij->i", windows, windows) / windows.shape[1], 10.0 ** (FLOOR_DB / 10))
         return (10 * np.log10(power) > SPEECH_LEVEL_DB).astype(np.float32), states

@@ -219,7 +219,8 @@ class _Batch:
 
     def levels_now(self) -> list[float]:
         """The levels, wherever the pass is."""
-        return (self._levels if self._levels is not None else levels_db(self._samples())).tolist()
+        levels = self._levels if self._levels is not None else levels_db(self._samples())
+        return [float(level) for level in levels]
 
     def store(self) -> None:
         """Keep the new states of the calls that still exist."""

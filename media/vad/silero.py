@@ -117,9 +117,7 @@ class SileroVad:
         """Hidden and cell state, and the samples before the window that the model wants to see again."""
         return 2 * _HIDDEN + self._weights[rate_hz].context
 
-    def infer(
-        self, windows: Float32Array, states: Float32Array, rate_hz: int
-    ) -> tuple[Float32Array, Float32Array]:
+    def infer(self, windows: Float32Array, states: Float32Array, rate_hz: int) -> tuple[Float32Array, Float32Array]:
         """One forward pass for all rows."""
         w = self._weights[rate_hz]
         batch = len(windows)
@@ -144,7 +142,7 @@ class SileroVad:
         hidden = _unfold(framed.reshape(batch, -1), 2, 2 * framed.shape[2], 3 * framed.shape[2]) @ w.conv2
         hidden += w.bias2
         np.maximum(hidden, 0, out=hidden)
-        hidden = hidden.reshape(batch, -1) @ w.conv3
+        hidden = hidden.reshape(batch, 2 * hidden.shape[1]) @ w.conv3
         hidden += w.bias3
         np.maximum(hidden, 0, out=hidden)
         hidden = hidden @ w.conv4
