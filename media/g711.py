@@ -30,7 +30,7 @@ def _ulaw_encode_table() -> UInt8Array:
     exponent = np.floor(np.log2(magnitude)).astype(np.int32) - 5
     mantissa = (magnitude >> (exponent + 1)) & 0x0F
     sign = np.where(sample < 0, 0x80, 0)
-    return (~(sign | (exponent << 4) | mantissa) & 0xFF).astype(np.uint8)
+    return np.asarray(~(sign | (exponent << 4) | mantissa) & 0xFF, np.uint8)
 
 
 def _alaw_decode_table() -> Int16Array:
@@ -48,7 +48,7 @@ def _alaw_encode_table() -> UInt8Array:
     segment = np.maximum(np.floor(np.log2(np.maximum(magnitude, 1))).astype(np.int32) - 3, 0)
     mantissa = (magnitude >> np.maximum(segment - 1, 0)) & 0x0F
     sign = np.where(sample >= 0, 0x80, 0)
-    return ((sign | (segment << 4) | mantissa) ^ 0x55).astype(np.uint8)
+    return np.asarray((sign | (segment << 4) | mantissa) ^ 0x55, np.uint8)
 
 
 ULAW_TO_LINEAR = _ulaw_decode_table()

@@ -120,8 +120,22 @@ class SileroVad:
     def infer(self, windows: Float32Array, states: Float32Array, rate_hz: int) -> tuple[Float32Array, Float32Array]:
         """One forward pass for all rows."""
         w = self._weights[rate_hz]
-        batch = len(windows)
-        known = w.context + w.window
+        hidden = self._encode(w, windows, states)
+
+        gates = np.concatenate((hidden, states[:, :_HIDDEN]), axis=1) @ w.cell
+        gates += w.cell_bias
+        opened = _sigmoid(gates)  # the third quarter goes through tanh instead
+        cell = opened[:, _HIDDEN : 2 * _HIDDEN] * states[:, _HIDDEN : 2 * _HIDDEN]
+        cell += opened[:, :_HIDDEN] * np.tanh(gates[:, 2 * _HIDDEN : 3 * _HIDDEN])
+        fresh = np.empty_like(states)
+        fresh[:, _HIDDEN : 2 * _HIDDEN] = cell
+        np.multiply(opened[:, 3 * _HIDDEN :], np.tanh(cell), out=fresh[:, :_HIDDEN])
+        fresh[:, 2 * _HIDDEN :] = windows[:, -w.context :]
+        return _sigmoid(np.maximum(fresh[:, :_HIDDEN], 0) @ w.out + w.out_bias), fresh
+
+    def _encode(self, w: _Weights, windows: Float32Array, states: Float32Array) -> Float32Array:
+        """STFT and the four convolutions: what the cell is fed, [B, 128]."""
+        batch, known = len(windows), w.context + w.window
         audio = np.empty((batch, known + w.padding), np.float32)
         audio[:, : w.context] = states[:, 2 * _HIDDEN :]
         audio[:, w.context : known] = windows
@@ -135,7 +149,7 @@ class SileroVad:
         np.sqrt(power, out=framed[:, 1:-1])
 
         flat = framed.reshape(batch, -1)
-        hidden = _unfold(flat, _FRAMES, bins, 3 * bins) @ w.conv1
+        hidden: Float32Array = _unfold(flat, _FRAMES, bins, 3 * bins) @ w.conv1
         hidden += w.bias1
         framed = np.zeros((batch, _FRAMES + 2, hidden.shape[1]), np.float32)
         np.maximum(hidden.reshape(batch, _FRAMES, -1), 0, out=framed[:, 1:-1])
@@ -147,15 +161,4 @@ class SileroVad:
         np.maximum(hidden, 0, out=hidden)
         hidden = hidden @ w.conv4
         hidden += w.bias4
-        np.maximum(hidden, 0, out=hidden)
-
-        gates = np.concatenate((hidden, states[:, :_HIDDEN]), axis=1) @ w.cell
-        gates += w.cell_bias
-        opened = _sigmoid(gates)  # the third quarter goes through tanh instead
-        cell = opened[:, _HIDDEN : 2 * _HIDDEN] * states[:, _HIDDEN : 2 * _HIDDEN]
-        cell += opened[:, :_HIDDEN] * np.tanh(gates[:, 2 * _HIDDEN : 3 * _HIDDEN])
-        fresh = np.empty_like(states)
-        fresh[:, _HIDDEN : 2 * _HIDDEN] = cell
-        np.multiply(opened[:, 3 * _HIDDEN :], np.tanh(cell), out=fresh[:, :_HIDDEN])
-        fresh[:, 2 * _HIDDEN :] = windows[:, -w.context :]
-        return _sigmoid(np.maximum(fresh[:, :_HIDDEN], 0) @ w.out + w.out_bias), fresh
+        return np.maximum(hidden, 0, out=hidden)

@@ -36,10 +36,12 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now
 
-    def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> "asyncio.Future[Any]":
         if isinstance(executor, DelayedExecutor):
             return executor.submit_later(self, func, *args)
-        future = self.create_future()
+        future: asyncio.Future[Any] = self.create_future()
         try:
             future.set_result(func(*args))
         except Exception as error:
@@ -62,8 +64,8 @@ class DelayedExecutor(InlineExecutor):
     def __init__(self, delay_s: float) -> None:
         self.delay_s = delay_s
 
-    def submit_later(self, loop: JumpingLoop, func: Callable[..., Any], *args: Any) -> Any:
-        future = loop.create_future()
+    def submit_later(self, loop: JumpingLoop, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":
+        future: asyncio.Future[Any] = loop.create_future()
 
         def finish() -> None:
             if future.cancelled():
