@@ -290,8 +290,9 @@ class Session:
 
     def hold_for_caller(self) -> None:
         """An answer is ready while the caller already speaks again: hold it back as if they had barged in."""
-        if self._may_interrupt() and self.inbound.hold():
+        if self._may_interrupt() and self.inbound.caller_speaks:
             self.speaker.hold()
+            self.inbound.hold()
 
     def speech_paused(self, event: SpeechPaused) -> None:
         """The tentative end: have the text ready when the end is confirmed."""

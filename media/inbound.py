@@ -85,6 +85,7 @@ class InboundAudio:
         self._kept_from = 0  # the sample at which it begins
         self._windowed = 0  # samples handed to the VAD
         self._fed: int | None = None  # samples of the utterance handed to recognition; None while it is quiet
+        self._offered: Transcript | None = None  # the words of the tentative end, once they are known
         self._preroll = int(_PREROLL_S * audio.rate_hz)
         self._began: float | None = None
         self._media_start_ms = 0
@@ -160,6 +161,7 @@ class InboundAudio:
                 self._feed(window.end)
                 self._listener.speech_paused(event)
             case SpeechResumed():
+                self._offered = None
                 self._feed(window.end)
                 self._listener.speech_resumed(event)
             case SpeechEnded():
@@ -183,22 +185,30 @@ class InboundAudio:
         """The text of the tentative end is known, and whether it looks complete."""
         if self._endpointer.phase is not Phase.PAUSE:
             return
-        speech_s = self._endpointer.speech_s
-        verdict = self._barge_in.transcript(transcript.text, confidence=transcript.confidence, speech_s=speech_s)
-        if verdict is not None:
-            self._decide(verdict)
+        self._offered = transcript
+        self._weigh_words(transcript)
         if self._barge_in.paused:
             return  # too few words: silence or more words will decide
         event = self._endpointer.offer(complete)
         if event is not None:
             self._end(event)
 
-    def hold(self) -> bool:
-        """The agent is about to speak: whether the caller does already, which is weighed as a barge-in from now on."""
-        if self._endpointer.phase is not Phase.SPEECH:
-            return False
+    def _weigh_words(self, transcript: Transcript) -> None:
+        speech_s = self._endpointer.speech_s
+        verdict = self._barge_in.transcript(transcript.text, confidence=transcript.confidence, speech_s=speech_s)
+        if verdict is not None:
+            self._decide(verdict)
+
+    @property
+    def caller_speaks(self) -> bool:
+        """Whether an utterance is under way."""
+        return self._endpointer.phase is not Phase.QUIET
+
+    def hold(self) -> None:
+        """The agent holds an answer back for the utterance under way: weigh it as a barge-in."""
         self._barge_in.speech_started()
-        return True
+        if self._offered is not None:
+            self._weigh_words(self._offered)
 
     def _decide(self, verdict: Verdict) -> None:
         if verdict is Verdict.RESUME:
@@ -221,6 +231,7 @@ class InboundAudio:
 
     def _forget(self) -> None:
         self._fed = None
+        self._offered = None
         self._stt.restart()
 
     def _trim(self, now: int) -> None:

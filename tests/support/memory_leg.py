@@ -26,6 +26,7 @@ class MemoryLeg:
         self.hung_up: HangupReason | None = None
         self.lose_marks = False
         self._delay_s = delay_s
+        self._arrival = 0.0
         self._speech: deque[bytes] = deque()
         self._inbound: InboundSink | None = None
         self._events: asyncio.Queue[LegEvent] = asyncio.Queue()
@@ -56,7 +57,9 @@ class MemoryLeg:
     def _deliver(self, kind: str, message: str, size: int) -> None:
         self.sent.append((self._loop.time() - self.began, kind, size))
         if self._delay_s:
-            self._loop.call_later(self._delay_s, self._arrive, message)
+            # A stream keeps its order; timers of one moment do not.
+            self._arrival = max(self._loop.time() + self._delay_s, self._arrival + 1e-6)
+            self._loop.call_at(self._arrival, self._arrive, message)
         else:
             self._arrive(message)
 
