@@ -117,6 +117,7 @@ def time_of_day(text: str) -> TimeOfDay | None:
     """Return the time in "half past ten", "at 3 p.m.", "10:30" or "two thirty"; office hours settle a.m. or p.m."""
     lower = text.lower().replace(".", "") if re.search(r"\b[ap]\.\s?m\b", text.lower()) else text.lower()
     lower = re.sub(r"\b(?:half|have|house|hall) pass?t?\b", "half past", lower)  # as recognisers hear it
+    lower = re.sub(r"\b(1?\d)([0-5]\d)\b", r"\1:\2", lower)  # "ten thirty", written as a number
     if re.search(r"\b(noon|midday)\b", lower):
         return TimeOfDay(12)
     match = re.search(

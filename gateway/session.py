@@ -327,7 +327,11 @@ class Session:
         self.inbound.transcript(transcript, complete=complete)
 
     def _complete(self, text: str) -> bool:
-        verdict = self.machine.state.utterance_complete(text)
+        try:
+            verdict = self.machine.state.utterance_complete(text)
+        except Exception:
+            _log.exception("utterance_complete failed", extra={"session_id": self.id})
+            verdict = None
         return looks_complete(text) or not text if verdict is None else verdict
 
     def speech_ended(self, event: SpeechEnded) -> None:

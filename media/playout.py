@@ -23,6 +23,7 @@ from fastagent.media.heard import HeardLedger
 from fastagent.media.level import FLOOR_DB
 
 _FADE_MS = 10
+_START_S = 0.06  # from sending to playing, as long as nothing is known of it
 _ECHO_TAIL_S = 0.6  # how long after our sound its echo may still come back
 
 
@@ -175,8 +176,8 @@ class Playout:
         if played >= self._sent:  # this is the first chunk, or the far side has run dry
             self.stats.underruns += self._started
             self._started = True
-            # Far sides play in frames of their own: count on one frame of delay, so that the lead stays a true bound.
-            self._base, self._since, played = self._sent, now + FRAME_MS / 1000, self._sent
+            # Until a mark returns, count on the way there and the far side's own frames: the lead stays a true bound.
+            self._base, self._since, played = self._sent, now + _START_S, self._sent
         actions: list[PlayoutAction] = []
         while (ready := self._written - self._sent) > 0:
             count = min(ready, self._chunk)

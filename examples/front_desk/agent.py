@@ -125,7 +125,7 @@ class Another(Reason):
         if wanted is not None:
             return self.go(wanted)
         answer = understand.yes_no(input_text)
-        if answer is None and "bye" not in input_text.lower():
+        if answer is None and not {"bye", "goodbye", "thanks", "thank"} & {*understand.words(input_text)}:
             return self.repeat()
         return StateResult("Sure.", "reason") if answer else StateResult("", "goodbye")
 
@@ -184,7 +184,8 @@ class VisitOk(YesNo):
         """Say all of it."""
         name = context.profile.get("name")
         whose = f" for {name.split()[0]}" if name else ""
-        self.prompt = f"So that is {context.facts['day']} at {context.facts['time']}{whose}. Is that right?"
+        visit = f"{context.facts['day']} at {context.facts['time']}{whose}".rstrip(".")
+        self.prompt = f"So that is {visit}. Is that right?"
         return self.prompt
 
     def answered(self, yes: bool, context: ConversationContext) -> StateResult:

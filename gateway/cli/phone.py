@@ -239,6 +239,7 @@ class Phone:
     async def press(self, digits: str) -> None:
         """Press keys, a fifth of a second apart."""
         self.agent_started.clear()
+        self._dry_since = self._agent_spoke_at = None  # what follows is another answer
         for digit in digits:
             await self._socket.send_str(self.emulator.dtmf(digit))
             await asyncio.sleep(0.2)

@@ -1,4 +1,4 @@
-"""A session in virtual time: a real session, machine, playout and protocol cores; scripted speech; a phone in memory."""
+"""A session in virtual time: the real session, machine and cores; scripted speech; a phone in memory."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
