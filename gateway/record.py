@@ -38,6 +38,8 @@ class TurnRecord:
     agent: str = ""
     heard: str = ""
     interrupted: bool = False
+    done: bool = False
+    """Heard to its end, or interrupted: what is said of it is final."""
     waterfall_ms: Waterfall | None = None
 
 

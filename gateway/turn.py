@@ -138,6 +138,7 @@ class Turn:
             return
         self._remembered = True
         record = self.record
+        record.done = True
         spoken = self._session.speaker.playout.ledger.text
         record.heard = spoken if heard is None else heard
         record.agent = record.agent or spoken

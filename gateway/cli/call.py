@@ -144,6 +144,7 @@ async def _call(
             for action in actions:
                 if phone.closed.is_set():
                     break
+                await watcher.look()
                 display.caller(action.kind, action.text)
                 if action.kind == "dtmf":
                     await phone.press(action.text)

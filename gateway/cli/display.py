@@ -18,7 +18,7 @@ class Display:
 
     def connected(self, url: str, call_sid: str) -> None:
         """The call is up."""
-        self._console.print(f"[dim]calling {escape(url)} as {call_sid}[/dim]")
+        self._console.print(f"[dim]calling {escape(url)}\n     as {call_sid}[/dim]")
 
     def caller(self, kind: str, text: str) -> None:
         """The caller speaks, or presses keys."""

@@ -33,10 +33,11 @@ class Watcher:
 
     async def _poll(self) -> None:
         while True:
-            await self._look()
+            await self.look()
             await asyncio.sleep(_POLL_S)
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Ask now, and report the turns that are complete."""
         try:
             if self._session_id is None:
                 found = await self._get(f"/sessions?call_id={self._call_sid}")
@@ -46,25 +47,24 @@ class Watcher:
             self._details = await self._get(f"/sessions/{self._session_id}") or self._details
         except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
             return
-        self._report(complete=False)
+        self._report()
 
     async def _get(self, path: str) -> dict[str, Any] | None:
         async with self._http.get(self._base + path) as answer:
             return await answer.json() if answer.status == 200 else None
 
-    def _report(self, *, complete: bool) -> None:
-        turns = (self._details or {}).get("turns", [])
-        ready = turns if complete else turns[:-1]  # the last one is still going on
-        for turn in ready[self._reported :]:
+    def _report(self) -> None:
+        turns = [turn for turn in (self._details or {}).get("turns", []) if turn["done"]]
+        for turn in turns[self._reported :]:
             self._on_turn(turn)
-        self._reported = max(self._reported, len(ready))
+        self._reported = max(self._reported, len(turns))
 
     async def final(self) -> dict[str, Any] | None:
         """Return the session as it ended; None where the gateway does not show it to us."""
         for _ in range(20):
-            await self._look()
+            await self.look()
             if self._details is None or self._details["end_reason"]:
                 break
             await asyncio.sleep(0.1)
-        self._report(complete=True)
+        self._report()
         return self._details
