@@ -36,7 +36,7 @@ bench:  ## against Pipecat, in the same run
 
 docs:  ## build the documentation; warnings are errors
 	@deploy/setup.sh test
-	@.venv/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
 clean:
 	rm -rf .venv .venv-pipecat .types site build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import structlog
 
 Event = MutableMapping[str, Any]
+Pii = Literal["mask", "full", "hash"]
 
 _PERSONAL = ("caller_id", "called_id")
 _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def mask(number: str, how: Literal["mask", "full", "hash"]) -> str:
+def mask(number: str, how: Pii) -> str:
     """Return a caller's number as the setting wants it: its last four digits, all of it, or a stable hash."""
     if how == "full" or not number:
         return number
@@ -23,7 +24,7 @@ def mask(number: str, how: Literal["mask", "full", "hash"]) -> str:
     return "*" * max(0, len(number) - 4) + number[-4:] if len(number) > 4 else "*" * len(number)
 
 
-def configure(level: str, form: Literal["json", "console", "auto"], pii: Literal["mask", "full", "hash"]) -> None:
+def configure(level: str, form: Literal["json", "console", "auto"], pii: Pii) -> None:
     """Send all logging of this process through one pipeline to standard error."""
 
     def personal(_: Any, __: str, event: Event) -> Event:

@@ -1,0 +1,68 @@
+"""Logs: one JSON object a line, and personal fields masked."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from fastagent.gateway import logs
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def test_an_event_is_one_json_object_with_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("INFO", "json", "mask")
+    extra = {"session_id": "sess_1", "caller_id": "+1234567890", "agent_id": "retail_agent"}
+    logging.getLogger("fastagent.test").info("Session started", extra=extra)
+    (line,) = capsys.readouterr().err.splitlines()
+    event = json.loads(line)
+    assert event.pop("timestamp").endswith("Z")
+    assert event == {
+        "level": "INFO",
+        "message": "Session started",
+        "session_id": "sess_1",
+        "agent_id": "retail_agent",
+        "caller_id": "*******7890",
+    }
+
+
+@pytest.mark.parametrize(
+    ("how", "shown"), [("mask", "*******7890"), ("full", "+1234567890"), ("hash", "422ce82c6fc1724a")]
+)
+def test_numbers_are_shown_as_the_setting_says(how: logs.Pii, shown: str) -> None:
+    assert logs.mask("+1234567890", how) == shown
+    assert logs.mask("", how) == ""
+
+
+def test_a_short_number_is_masked_whole() -> None:
+    assert logs.mask("1234", "mask") == "****"
+
+
+def test_control_characters_cannot_break_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("INFO", "json", "mask")
+    logging.getLogger("fastagent.test").warning("bad", extra={"error": 'a\nb\r\x1b[31m"'})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["error"] == 'a\nb\r\x1b[31m"'
+
+
+def test_an_exception_is_a_field_of_its_event(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("INFO", "json", "mask")
+    try:
+        raise ValueError("oops")
+    except ValueError:
+        logging.getLogger("fastagent.test").exception("turn failed")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ValueError: oops" in json.loads(line)["exception"]
+
+
+def test_the_console_form_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("INFO", "console", "mask")
+    logging.getLogger("fastagent.test").info("ready", extra={"seconds": 2.5})
+    assert "ready" in capsys.readouterr().err
