@@ -259,7 +259,9 @@ class TwilioConnection:
         )
         leg = TwilioLeg(socket, protocol, info, end_call=self._end_call(started.call_sid))
         self._legs[started.call_sid] = leg
-        session = asyncio.ensure_future(self._host.converse(leg, call.agent_id))
+        named = started.parameters.get("agent_id", "")  # our own, unless who holds the ticket put another one there
+        agent_id = named if self._config.known_agent(named) else call.agent_id
+        session = asyncio.ensure_future(self._host.converse(leg, agent_id))
         try:
             await self._read(socket, protocol, leg)
             await session

@@ -36,8 +36,13 @@ def raising(text: str, context: object) -> StateResult:
 async def test_f23_a_state_that_raises_is_heard_as_an_apology_and_the_call_lives(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    answers = iter([raising, lambda text, context: "Better now."])
-    async with call([Talker(answer=lambda text, context: next(answers)(text, context))]) as world:
+    outcomes = iter([raising, None])
+
+    def answer(text: str, context: object) -> StateResult:
+        outcome = next(outcomes)
+        return outcome(text, context) if outcome else StateResult("Better now.")
+
+    async with call([Talker(answer=answer)]) as world:
         await world.greeted()
         await world.say(0.6, then=5.0)
         assert world.turns[-1]["heard"] == phrases.APOLOGY
@@ -174,7 +179,7 @@ async def test_a_session_whose_callback_raises_ends_politely(caplog: pytest.LogC
 
 async def test_a_greeting_that_cannot_be_made_is_an_apology_and_listening_goes_on() -> None:
     class Raising(Talker):
-        async def on_enter(self, context: object) -> str:  # type: ignore[override]
+        async def on_enter(self, context: object) -> str:
             raise RuntimeError
 
     async with call([Raising()]) as world:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.real
 @asynccontextmanager
 async def gateway(**options: Any) -> AsyncIterator[tuple[Gateway, aiohttp.ClientSession]]:
     """A gateway in this loop, and a client at its address."""
-    settings = Settings(HOST="127.0.0.1", PORT=0, FASTAGENT_SPEECH="scripted", FASTAGENT_DEFAULT_AGENT="bench")  # type: ignore[call-arg]
+    settings = Settings(HOST="127.0.0.1", PORT=0, FASTAGENT_SPEECH="scripted", FASTAGENT_DEFAULT_AGENT="bench")
     async with (
         Gateway(settings, make_vad=EnergyVad, **options) as one,
         aiohttp.ClientSession(f"http://127.0.0.1:{one.port}") as http,

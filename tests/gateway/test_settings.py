@@ -41,7 +41,7 @@ def test_an_empty_credential_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
-        Settings().port = 1
+        Settings().port = 1  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
