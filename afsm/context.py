@@ -1,6 +1,7 @@
 """What a conversation remembers: exchanges as they were heard, facts, and the caller's profile."""
 
 from collections import deque
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -83,26 +84,34 @@ class ConversationContext:
         return messages
 
     def snapshot(self) -> dict[str, Any]:
-        """Return all of it as a versioned JSON document."""
-        return {
-            "version": _VERSION,
-            "max_history": self.max_history,
-            "history": [asdict(exchange) for exchange in self._history],
-            "facts": self.facts,
-            "profile": self.profile,
-        }
+        """Return all of it as a versioned JSON document, which does not change any more."""
+        return deepcopy(
+            {
+                "version": _VERSION,
+                "max_history": self.max_history,
+                "history": [asdict(exchange) for exchange in self._history],
+                "facts": self._facts,
+                "profile": self._profile,
+            }
+        )
 
     @classmethod
     def restore(cls, snapshot: dict[str, Any]) -> "ConversationContext":
         """Return the context that a `snapshot` describes.
 
         Raises:
-            ValueError: a snapshot of another version.
+            ValueError: a snapshot of another version, or a damaged one.
         """
-        if snapshot.get("version") != _VERSION:
-            raise ValueError(f"cannot restore a snapshot of version {snapshot.get('version')!r}")
-        context = cls(max_history=snapshot["max_history"])
-        context._history.extend(Exchange(**exchange) for exchange in snapshot["history"])
-        context._facts.update(snapshot["facts"])
-        context._profile.update(snapshot["profile"])
+        version = snapshot.get("version") if isinstance(snapshot, dict) else None
+        if version != _VERSION:
+            raise ValueError(f"cannot restore a snapshot of version {version!r}")
+        try:
+            context = cls(max_history=int(snapshot["max_history"]))
+            context._history.extend(Exchange(**exchange) for exchange in deepcopy(snapshot["history"]))
+            facts, profile = deepcopy(snapshot["facts"]), deepcopy(snapshot["profile"])
+            if not (isinstance(facts, dict) and isinstance(profile, dict)):
+                raise TypeError("facts and profile are objects")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the snapshot is damaged: {error}") from error
+        context._facts, context._profile = facts, profile
         return context

@@ -57,8 +57,8 @@ class AFSM:
         if len(self.states) < len(states):
             raise DefinitionError("two states have the same name")
         for name in self.states:
-            if not name or len(name) > _MAX_NAME or not name.isprintable():
-                raise DefinitionError(f"{name[:_MAX_NAME]!r} is no name of a state")
+            if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+                raise DefinitionError(f"{name!r:.80} is no name of a state")
         if initial_state not in self.states:
             raise DefinitionError(f"the initial state {initial_state!r} is not among the states")
         self.initial_state = initial_state
@@ -105,7 +105,7 @@ class Machine:
 
     async def enter(self) -> Step:
         """Begin in the initial state: what the agent says first."""
-        return Step(await self.state.on_enter(self.context), self._current, ends=self.state.terminal)
+        return Step(await self.state.on_enter(self.context) or "", self._current, ends=self.state.terminal)
 
     async def step(self, text: str) -> Step:
         """Answer an utterance."""
@@ -128,7 +128,7 @@ class Machine:
         transition, refused = self._commit(result.next_state)
         response = result.response
         if transition is not None:
-            opening = await self.state.on_enter(self.context)
+            opening = await self.state.on_enter(self.context) or ""
             response = f"{response} {opening}".strip()
         return Step(
             response,

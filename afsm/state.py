@@ -26,20 +26,23 @@ class StateResult:
         Raises:
             StateError: it is none of the allowed forms.
         """
-        if isinstance(value, cls):
-            return value
         if isinstance(value, str):
             return cls(value)
-        if not isinstance(value, dict):
+        if isinstance(value, cls):
+            response, following, confidence, rest = value.response, value.next_state, value.confidence, value.metadata
+        elif isinstance(value, dict):
+            rest = dict(value)
+            response, following, confidence = (rest.pop(key, None) for key in ("response", "next_state", "confidence"))
+        else:
             raise StateError(f"process() returned {type(value).__name__}; a dict with 'response' is expected")
-        rest = dict(value)
-        response, following, confidence = (rest.pop(key, None) for key in ("response", "next_state", "confidence"))
         if not isinstance(response, str):
             raise StateError("process() returned no text under 'response'")
         if following is not None and not isinstance(following, str):
             raise StateError("'next_state' is not the name of a state")
         if confidence is not None and (isinstance(confidence, bool) or not isinstance(confidence, int | float)):
             raise StateError("'confidence' is not a number")
+        if isinstance(value, cls):
+            return value
         return cls(response, following, None if confidence is None else float(confidence), rest)
 
 
@@ -112,9 +115,10 @@ class AFSMState:
     def for_session(self) -> Self:
         """Return a session's own copy: its plain data copied, what cannot be copied (clients, locks) shared."""
         clone = copy.copy(self)
+        memo: dict[int, Any] = {id(self): clone}  # what refers to the state refers to the copy; what is shared stays so
         for name, value in vars(self).items():
             try:
-                setattr(clone, name, copy.deepcopy(value))
+                setattr(clone, name, copy.deepcopy(value, memo))
             except (TypeError, copy.Error):
                 setattr(clone, name, value)
         return clone

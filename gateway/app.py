@@ -1,8 +1,10 @@
 """The gateway: the one place that names concrete providers and connectors, and puts them together."""
 
 import asyncio
+import gc
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -33,6 +35,7 @@ from fastagent.media.vad.service import VadService
 _log = logging.getLogger(__name__)
 
 _MAX_BODY = 1 << 20
+_SWITCH_S = 0.0005
 
 MakeSpeech = Callable[[Executor], Speech]
 MakeVad = Callable[[], VadEngine]
@@ -128,6 +131,9 @@ class Gateway:
             return
         if self.default_agent not in self.agents:
             raise ValueError(f"the default agent {self.default_agent!r} does not exist; there are {[*self.agents]}")
+        # The VAD's thread gives the interpreter lock up some twenty times a pass, and waits for it as often: at the
+        # default of 5 ms a busy event loop would stretch a pass of one millisecond beyond its deadline.
+        sys.setswitchinterval(_SWITCH_S)
         self.sessions = Sessions(self.settings.max_sessions)
         self._closed = asyncio.Event()
         self._connections = [TwilioConnection(self.twilio, self)]
@@ -162,6 +168,9 @@ class Gateway:
             self._failed = f"{type(error).__name__}: {error}"
             _log.exception("speech could not be loaded: every call will hear busy")
             return
+        # The models' objects live as long as the process: the collector need not look at them again with every call.
+        gc.collect()
+        gc.freeze()
         _log.info("ready", extra={"seconds": round(time.monotonic() - self._started_at, 2)})
 
     async def _load(self) -> Services:

@@ -215,6 +215,7 @@ class Session:
             self._turn.interrupt()
             self._turn_task.cancel()
         self._turn = self._turn_task = None
+        self.inbound.settle()
 
     def _transitioned(self, transition: Transition) -> None:
         self.record.current_state = transition.to_state

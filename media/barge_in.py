@@ -81,6 +81,10 @@ class BargeIn:
             return self._decide(Verdict.RESUME)
         return None
 
+    def interrupt(self) -> Verdict:
+        """The utterance is over and has to be answered."""
+        return self._decide(Verdict.INTERRUPT)
+
     def _decide(self, verdict: Verdict) -> Verdict:
         self.paused = False
         return verdict

@@ -88,7 +88,7 @@ class InboundAudio:
         self._offered: Transcript | None = None  # the words of the tentative end, once they are known
         self._preroll = int(_PREROLL_S * audio.rate_hz)
         self._began: float | None = None
-        self._media_start_ms = 0
+        self._anchor = 0  # media time of our first sample, in samples
 
     # -- packets ---------------------------------------------------------------------------------------------------
 
@@ -101,34 +101,36 @@ class InboundAudio:
             payload = payload[:-odd]
         if self._began is None:
             self._began = now
-            self._media_start_ms = timestamp_ms or 0
-        elif timestamp_ms is not None:
-            payload = self._align(payload, timestamp_ms)
+            self._anchor = self._media_samples(timestamp_ms or 0)
+        gap = 0 if timestamp_ms is None else self._gap(timestamp_ms)
+        if gap < 0:
+            overlap = min(-gap, len(payload) // self._size)
+            stats.duplicate_samples += overlap
+            payload, gap = payload[overlap * self._size :], 0
         count = len(payload) // self._size
-        ahead = stats.samples + count - (now - self._began + _MAX_AHEAD_S) * self.audio.rate_hz
+        ahead = stats.samples + gap + count - (now - self._began + _MAX_AHEAD_S) * self.audio.rate_hz
         if ahead > 0:
             stats.ahead_samples += count
-            self._media_start_ms += count * 1000 // self.audio.rate_hz  # dropped, not lost: no gap to fill
+            self._anchor += gap + count  # dropped, not lost: nothing to fill later
             return
+        if gap:
+            stats.concealed_samples += gap
+            self._append(self.audio.silence(gap), gap)
         self._append(payload, count)
 
-    def _align(self, payload: bytes, timestamp_ms: int) -> bytes:
-        """Fill a gap before the payload with silence; cut what was there before."""
+    def _media_samples(self, timestamp_ms: int) -> int:
+        return timestamp_ms * self.audio.rate_hz // 1000
+
+    def _gap(self, timestamp_ms: int) -> int:
+        """Return how many samples are missing before this media time; negative where they are there already."""
         rate = self.audio.rate_hz
-        expected = (timestamp_ms - self._media_start_ms) * rate // 1000
-        gap = expected - self.stats.samples
+        gap = self._media_samples(timestamp_ms) - self._anchor - self.stats.samples
         if abs(gap) * 1000 < rate:  # within a millisecond: rounding
-            return payload
-        if abs(gap) > _MAX_GAP_S * rate:
-            self._media_start_ms = timestamp_ms - self.stats.samples * 1000 // rate
-            return payload
-        if gap > 0:
-            self.stats.concealed_samples += gap
-            self._append(self.audio.silence(gap), gap)
-            return payload
-        overlap = min(-gap, len(payload) // self._size)
-        self.stats.duplicate_samples += overlap
-        return payload[overlap * self._size :]
+            return 0
+        if abs(gap) > _MAX_GAP_S * rate:  # a jump of the media clock
+            self._anchor += gap
+            return 0
+        return gap
 
     def _append(self, payload: bytes, count: int) -> None:
         self.stats.samples += count
@@ -210,6 +212,10 @@ class InboundAudio:
         if self._offered is not None:
             self._weigh_words(self._offered)
 
+    def settle(self) -> None:
+        """The agent was interrupted by something else: there is nothing left to decide."""
+        self._barge_in.paused = False
+
     def _decide(self, verdict: Verdict) -> None:
         if verdict is Verdict.RESUME:
             self._endpointer.reset()
@@ -217,6 +223,8 @@ class InboundAudio:
         self._listener.barge_in(verdict)
 
     def _end(self, event: SpeechEnded) -> None:
+        if self._barge_in.paused:  # ended for its length, still undecided: nobody makes a noise for so long
+            self._listener.barge_in(self._barge_in.interrupt())
         self._listener.speech_ended(event)
         self._forget()
 

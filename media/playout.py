@@ -23,6 +23,7 @@ from fastagent.media.heard import HeardLedger
 from fastagent.media.level import FLOOR_DB
 
 _FADE_MS = 10
+_MAX_POSITION_DIGITS = 12
 _START_S = 0.06  # from sending to playing, as long as nothing is known of it
 _ECHO_TAIL_S = 0.6  # how long after our sound its echo may still come back
 
@@ -84,8 +85,8 @@ class Playout:
     """What one call says."""
 
     def __init__(self, audio: AudioFormat, *, lead_ms: int = 400, chunk_ms: int = 200) -> None:
-        if not 0 < chunk_ms <= lead_ms:
-            raise ValueError("playout: 0 < chunk_ms <= lead_ms is not so")
+        if not FRAME_MS <= chunk_ms <= lead_ms:
+            raise ValueError(f"playout: {FRAME_MS} <= chunk_ms <= lead_ms is not so")
         self._format = audio
         self._rate = audio.rate_hz
         self._lead = lead_ms * self._rate // 1000
@@ -209,7 +210,9 @@ class Playout:
     def mark_reached(self, name: str, now: float) -> bool:
         """Take the echo of a mark; return whether it proves hearing (marks of a cleared epoch do not)."""
         epoch, _, position = name.partition(":")
-        if epoch != str(self._epoch) or not position.isdecimal() or not self._marked < int(position) <= self._sent:
+        if epoch != str(self._epoch) or not position.isdecimal() or len(position) > _MAX_POSITION_DIGITS:
+            return False
+        if not self._marked < int(position) <= self._sent:
             return False
         self._marked = int(position)
         # The echo is late by the way back: from here the clock is behind the far side, and the lead stays a true bound.
@@ -234,7 +237,9 @@ class Playout:
         return position
 
     def resume(self, now: float) -> None:
-        """Go on from where it was heard."""
+        """Go on from where it was heard; nothing if it was not paused."""
+        if not self.paused:
+            return
         self.paused = False
         self._base, self._since = self._sent, now
         self.stats.resumes += 1

@@ -37,7 +37,8 @@ class Ticker:
         now = loop.time()
         self._on_lag(now - self._due)
         for listener in tuple(self._listeners):
-            listener(now)
+            if listener in self._listeners:  # another one may have removed it just now
+                listener(now)
         if not self._listeners:
             self._timer = None
             return

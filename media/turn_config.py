@@ -3,6 +3,15 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+_KINDS = {bool: "true or false", int: "whole number from 0 to 600", float: "number from 0 to 600"}
+
+
+def _fits(value: object, kind: object) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    numbers = int if kind is int else (int, float)
+    return isinstance(value, numbers) and 0 <= value <= 600
+
 
 @dataclass(frozen=True, slots=True)
 class TurnConfig:
@@ -36,8 +45,11 @@ class TurnConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, bool) and (not isinstance(value, int | float) or not 0 <= value <= 600):
-                raise ValueError(f"turn_config.{field.name}: {value!r} is not a number from 0 to 600")
+            kind = type(field.default)
+            if not _fits(value, kind):
+                raise ValueError(f"turn_config.{field.name}: {value!r} is no {_KINDS[kind]}")
+        if self.vad_threshold > 1:
+            raise ValueError(f"turn_config.vad_threshold: {self.vad_threshold!r} is no probability")
         if not self.tentative_after <= self.min_endpointing_delay <= self.max_endpointing_delay:
             raise ValueError("turn_config: tentative_after <= min_endpointing_delay <= max_endpointing_delay is not so")
 
@@ -50,8 +62,10 @@ class TurnConfig:
         """
         if isinstance(given, TurnConfig):
             return given
+        if given is not None and not isinstance(given, dict):
+            raise ValueError(f"turn_config: {type(given).__name__} is no object of its knobs")
         known = {field.name for field in fields(cls)}
-        unknown = sorted(set(given or ()) - known)
+        unknown = sorted(map(str, set(given or ()) - known))
         if unknown:
             raise ValueError(f"turn_config: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}")
         return cls(**(given or {}))

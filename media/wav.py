@@ -21,8 +21,10 @@ def read_wav(path: str | Path) -> AudioFrame:
         with wave.open(str(path), "rb") as file:
             width, channels, rate_hz = file.getsampwidth(), file.getnchannels(), file.getframerate()
             data = file.readframes(file.getnframes())
-    except (wave.Error, EOFError) as error:
-        raise AudioFormatError(f"{path}: {error}") from error
+    except (wave.Error, EOFError, RuntimeError) as error:  # RuntimeError: a chunk that ends beyond the file
+        raise AudioFormatError(f"{path}: {error or 'damaged'}") from error
+    if not (1 <= width <= 4 and channels and rate_hz):
+        raise AudioFormatError(f"{path}: {channels} channels of {8 * width} bits at {rate_hz} Hz")
     data = data[: len(data) // (width * channels) * width * channels]
     if width == 1:
         samples = (np.frombuffer(data, np.uint8).astype(np.int32) - 128) << 8

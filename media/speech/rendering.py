@@ -54,6 +54,8 @@ class Renderer:
         return speech
 
     def _store(self, text: str, audio: AudioFormat, speech: RenderedSpeech) -> None:
+        if (text, audio) in self._kept:  # another call was quicker
+            return
         self._kept[(text, audio)] = speech
         self._kept_bytes += len(speech.payload)
         while self._kept_bytes > _CACHE_BYTES:

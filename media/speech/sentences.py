@@ -2,7 +2,7 @@
 
 import re
 
-_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
+_END = re.compile(r"([.!?][\"')\]]*)\s+")
 _ABBREVIATION = re.compile(r"\b(?:mr|mrs|ms|dr|st|no|vs|etc|e\.g|i\.e|a\.m|p\.m|[a-z])\.$", re.IGNORECASE)
 _LONG = 160  # characters; beyond it a sentence is also cut at a clause, so that the first audio does not wait
 
@@ -12,13 +12,15 @@ _UNFINISHED = frozenset(
     "will would can could should shall may might must do does did have has had as than "
     "let me".split()
 )
+_SHORT_ANSWERS = frozenset("yes yeah yep no nope sure".split())
+_PRONOUNS = frozenset("i you he she it we they that there".split())
 
 
 def sentences(text: str) -> list[str]:
     """Split a text for synthesis: at the ends of sentences, long ones also at clauses."""
     found: list[str] = []
     held = ""
-    for piece in _END.split(text.strip()):
+    for piece in _END.sub(r"\1\n", " ".join(text.split())).split("\n"):
         held = f"{held} {piece}".strip()
         if held and not _ABBREVIATION.search(held):
             found.extend(_clauses(held))
@@ -43,5 +45,7 @@ def looks_complete(text: str) -> bool:
     stripped = text.strip().lower()
     if not stripped or stripped.endswith(("...", "…", ",", "-", "–")):
         return False
-    last = re.sub(r"[^a-z0-9' -]", "", stripped).split()
-    return not last or last[-1] not in _UNFINISHED
+    said = re.sub(r"[^a-z0-9' -]", "", stripped).split()
+    if len(said) > 2 and said[0] in _SHORT_ANSWERS and said[-2] in _PRONOUNS:
+        return True  # "Yes, it is."
+    return not said or said[-1] not in _UNFINISHED

@@ -9,6 +9,7 @@ but never stops hearing.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -21,6 +22,8 @@ import numpy.typing as npt
 from fastagent.media.frame import AudioFormat
 from fastagent.media.level import levels_db
 from fastagent.media.vad.engine import Float32Array, VadEngine, energy_verdict
+
+_log = logging.getLogger(__name__)
 
 _MAX_WAITING = 94  # windows of one call, about 3 s
 
@@ -71,7 +74,7 @@ class VadStream:
         if not self._closed:
             self._closed = True
             self._windows.clear()
-            self._service._release(self._group, self._row)
+            self._group.free.append(self._row)
 
 
 class VadService:
@@ -96,7 +99,6 @@ class VadService:
         self._next_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._retired: list[tuple[_Group, int]] = []  # rows freed while a pass may still write them
 
     def open(self, audio: AudioFormat, on_window: Callable[[VadWindow], None]) -> VadStream:
         """Give a call a row of state; `on_window` is called on the event loop, in order."""
@@ -113,12 +115,6 @@ class VadService:
         group.states[row] = 0
         return VadStream(self, group, row, on_window)
 
-    def _release(self, group: _Group, row: int) -> None:
-        if self._running:
-            self._retired.append((group, row))
-        else:
-            group.free.append(row)
-
     def _wake(self) -> None:
         if self._running or self._timer is not None:
             return
@@ -131,44 +127,49 @@ class VadService:
 
     def _start(self) -> None:
         self._timer = None
-        batches = [_Batch(group) for group in self._groups.values() if group.ready]
-        windows = sum(len(batch.streams) for batch in batches)
-        if not windows:
+        batches = self._take()
+        if not batches:
             return
         loop = asyncio.get_running_loop()
         self._running = True
         self._next_at = loop.time() + self._interval_s
-        self._on_batch(windows)
+        self._on_batch(sum(len(batch.streams) for batch in batches))
         self._deadline = loop.call_later(self._deadline_s, self._missed, batches)
         future = loop.run_in_executor(self._executor, _infer_all, batches, self.engine)
         future.add_done_callback(lambda done: self._done(batches, done))
 
+    def _take(self) -> list["_Batch"]:
+        """The first waiting window of every call, by format."""
+        batches = [_Batch(group) for group in self._groups.values() if group.ready]
+        return [batch for batch in batches if batch.streams]
+
     def _missed(self, batches: list["_Batch"]) -> None:
-        """The pass is late: judge its windows by level, and what waits behind it, until it returns."""
+        """The pass is late, or failed: judge its windows by level, and all that waits behind it."""
         for batch in batches:
             if not batch.judged:
-                batch.judged = True
-                self._on_deadline_missed(len(batch.streams))
-                batch.deliver([energy_verdict(level) for level in batch.levels_now()])
-        for group in self._groups.values():
-            while group.ready:
-                waiting = _Batch(group)
-                self._on_deadline_missed(len(waiting.streams))
-                waiting.deliver([energy_verdict(level) for level in waiting.levels_now()])
-                group.ready.extend(stream for stream in waiting.streams if stream._windows)
+                self._judge(batch)
+            batch.queue_again()
+        while waiting := self._take():
+            for batch in waiting:
+                self._judge(batch)
+                batch.queue_again()
         if self._running:
             self._deadline = asyncio.get_running_loop().call_later(self._deadline_s, self._missed, batches)
+
+    def _judge(self, batch: "_Batch") -> None:
+        batch.judged = True
+        self._on_deadline_missed(len(batch.streams))
+        batch.deliver([energy_verdict(level) for level in batch.levels_now()])
 
     def _done(self, batches: list["_Batch"], future: "asyncio.Future[None]") -> None:
         if self._deadline is not None:
             self._deadline.cancel()
         self._running = False
-        for group, row in self._retired:
-            group.free.append(row)
-        self._retired.clear()
         if future.cancelled():
             return
-        if future.exception() is not None:  # a broken engine must not make the gateway deaf
+        error = future.exception()
+        if error is not None:  # a broken engine must not make the gateway deaf
+            _log.error("the VAD failed", exc_info=error)
             self._missed(batches)
             return
         for batch in batches:
@@ -176,8 +177,7 @@ class VadService:
             if not batch.judged:
                 batch.deliver(batch.verdicts)
         for batch in batches:
-            ready = set(batch.group.ready)
-            batch.group.ready.extend(one for one in batch.streams if one._windows and one not in ready)
+            batch.queue_again()
         if any(group.ready for group in self._groups.values()):
             self._wake()
 
@@ -222,6 +222,11 @@ class _Batch:
         levels = self._levels if self._levels is not None else levels_db(self._samples())
         return [float(level) for level in levels]
 
+    def queue_again(self) -> None:
+        """Put the calls of this batch that have more windows behind the others."""
+        ready = set(self.group.ready)
+        self.group.ready.extend(one for one in self.streams if one._windows and one not in ready)
+
     def store(self) -> None:
         """Keep the new states of the calls that still exist."""
         for row, stream in enumerate(self.streams):
@@ -233,4 +238,7 @@ class _Batch:
         levels = self.levels_now()
         for at, stream in enumerate(self.streams):
             if not stream._closed:
-                stream._on_window(VadWindow(self.windows[at][0], verdicts[at], levels[at]))
+                try:
+                    stream._on_window(VadWindow(self.windows[at][0], verdicts[at], levels[at]))
+                except Exception:  # one call's failure is not the others'
+                    _log.exception("a call failed at its verdict")
