@@ -27,8 +27,8 @@ _NAME_LEADS = re.compile(
     re.IGNORECASE,
 )
 _NOT_NAMES = frozenset(
-    "a an the i me my you we what when where why who how is are do does can could would want need like please book call "
-    "speak hours open help sorry hello hi thanks thank calling here there yes no not sure about".split()
+    "a an the i me my you we what when where why who how is are do does can could would want need like please book "
+    "call speak hours open help sorry hello hi thanks thank calling here there yes no not sure about".split()
 )
 
 

@@ -75,6 +75,8 @@ class CallLeg(Protocol):
     """One signalling-and-media connection."""
 
     info: CallInfo
+    frames_dropped: int
+    """Audio that a slow reader never got, in frames of 20 ms."""
 
     def attach(self, inbound: InboundSink) -> None:
         """Push the caller's audio there from now on."""

@@ -25,10 +25,10 @@ def _address(request: web.BaseRequest) -> ipaddress.IPv4Address | ipaddress.IPv6
 
 
 def _loopback_name(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost":
-        return True
     try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name == "localhost":
+            return True
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
@@ -43,7 +43,9 @@ def is_loopback(request: web.BaseRequest) -> bool:
     if address is None or not address.is_loopback or any(name in request.headers for name in _FORWARDING):
         return False
     origin = request.headers.get("Origin")
-    return _loopback_name(request.host) and (origin is None or _loopback_name(urlsplit(origin).netloc))
+    return _loopback_name(request.host) and (
+        origin is None or _loopback_name(origin.partition("://")[2].partition("/")[0])
+    )
 
 
 def forwarded_origin(request: web.BaseRequest, proxies: list[Network]) -> str | None:

@@ -141,7 +141,9 @@ class Gateway:
         app.add_routes(HttpSurface(self).routes())
         for connection in self._connections:
             app.add_routes(connection.routes())
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=5.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=5.0, auto_decompress=False
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port, backlog=512)
         try:
@@ -291,6 +293,7 @@ class Gateway:
         frame = record.call.audio.frame_samples
         metrics.media_concealed.inc(inbound.concealed_samples / frame)
         metrics.frames_dropped.labels("in", "ahead").inc(inbound.ahead_samples / frame)
+        metrics.frames_dropped.labels("out", "slow_reader").inc(session.leg.frames_dropped)
         metrics.underruns.inc(playout.underruns)
 
     def auth_failed(self, surface: str) -> None:

@@ -7,6 +7,7 @@ exactly one reason. Everything that it starts lives in its task group and is gon
 import asyncio
 import logging
 import secrets
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ _log = logging.getLogger(__name__)
 _UNHEARD_SPEECH_S = 1.0  # speech this long without words is answered; shorter was a noise
 _RECOGNITION_S = 10.0
 _CLOSING_S = 8.0
+_MAX_KEYS_WAITING = 64
 
 
 @dataclass(slots=True)
@@ -102,6 +104,7 @@ class Session:
         self._utterance = _Utterance()
         self._silence: asyncio.TimerHandle | None = None
         self._confirmed_at = 0.0
+        self._keys_waiting: deque[str] = deque(maxlen=_MAX_KEYS_WAITING)
 
     def now(self) -> float:
         """The loop's time."""
@@ -258,11 +261,26 @@ class Session:
         """A key: it interrupts what is being said, and is collected as the state wants it."""
         if self._turn is not None and not self._turn.interruptible:
             return
-        self._interrupt_turn()
+        if not self._thinks_about_keys():
+            self._interrupt_turn()
         self._stop_silence_timer()
         self._digits.add(digit, self.machine.state.dtmf_max_digits)
 
+    def _thinks_about_keys(self) -> bool:
+        return self._turn is not None and self._turn.record.cause == "dtmf" and not self._turn.committed
+
+    def turn_committed(self) -> bool:
+        """The machine has taken its step: return whether keys that came meanwhile put the next turn in its place."""
+        if not self._keys_waiting:
+            return False
+        self._interrupt_turn()
+        self._dtmf_complete(self._keys_waiting.popleft())
+        return True
+
     def _dtmf_complete(self, digits: str) -> None:
+        if self._thinks_about_keys():  # none is lost: each input has its step, in order
+            self._keys_waiting.append(digits)
+            return
         self._start("dtmf", lambda: self.machine.dtmf(digits), user=f"[keys {len(digits)}]")
 
     # -- the caller's speech (TurnListener) --------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Settings: read once from the environment into a frozen object, and passed down."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
@@ -49,6 +50,13 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("public_base_url")
+    @classmethod
+    def _is_origin(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/?#\s]+/?", value):
+            raise ValueError("an origin like https://voice.example.com is expected")
+        return value
 
 
 def secret(value: SecretStr | None) -> str | None:

@@ -108,6 +108,8 @@ class Turn:
                 async with asyncio.timeout(max(0.0, session.services.turn_timeout_s - _FILLER_S)):
                     await asyncio.wait({thinking})
             self.committed = True
+            if session.turn_committed():
+                await asyncio.sleep(0)  # this turn is cancelled here
             return thinking.result()
         finally:
             thinking.cancel()

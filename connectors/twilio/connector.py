@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 _OPENING_S = 3.0
 _MAX_MESSAGE = 1 << 20
 _CALL_SID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_BROKEN = frozenset({WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode.MESSAGE_TOO_BIG})
 _OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 _METADATA = re.compile(r"CallerName|ForwardedFrom|StirVerstat|SipHeader_X-[A-Za-z0-9-]{1,64}")
 
@@ -224,7 +225,7 @@ class TwilioConnection:
             await socket.close(code=WSCloseCode.POLICY_VIOLATION)
             return socket
         try:
-            await self._run(socket, protocol, started, call)
+            await self._run(socket, protocol, started, call, request.transport)
         finally:
             call.release()
         return socket
@@ -245,7 +246,12 @@ class TwilioConnection:
         return call
 
     async def _run(
-        self, socket: web.WebSocketResponse, protocol: TwilioProtocol, started: StreamStarted, call: Announced
+        self,
+        socket: web.WebSocketResponse,
+        protocol: TwilioProtocol,
+        started: StreamStarted,
+        call: Announced,
+        transport: asyncio.BaseTransport | None,
     ) -> None:
         info = CallInfo(
             provider=self.name,
@@ -257,11 +263,11 @@ class TwilioConnection:
             audio=PCMU_8K,
             metadata=call.metadata,
         )
-        leg = TwilioLeg(socket, protocol, info, end_call=self._end_call(started.call_sid))
+        leg = TwilioLeg(socket, protocol, info, end_call=self._end_call(started.call_sid), transport=transport)
         self._legs[started.call_sid] = leg
         named = started.parameters.get("agent_id", "")  # our own, unless who holds the ticket put another one there
         agent_id = named if self._config.known_agent(named) else call.agent_id
-        session = asyncio.ensure_future(self._host.converse(leg, agent_id))
+        session = asyncio.create_task(self._converse(leg, agent_id))
         try:
             await self._read(socket, protocol, leg)
             await session
@@ -272,6 +278,13 @@ class TwilioConnection:
             await leg.aclose(HangupReason.COMPLETED)
             for kind, count in protocol.dropped.items():
                 self._host.protocol_error(self.name, kind, count)
+
+    async def _converse(self, leg: TwilioLeg, agent_id: str) -> None:
+        """However a session ends, its caller is not left in a call without one."""
+        try:
+            await self._host.converse(leg, agent_id)
+        finally:
+            await leg.aclose(HangupReason.INTERNAL_ERROR)
 
     async def _read(self, socket: web.WebSocketResponse, protocol: TwilioProtocol, leg: TwilioLeg) -> None:
         """The one read loop: past `receive` there is no task, queue or await per message."""
@@ -288,7 +301,7 @@ class TwilioConnection:
             elif message.type is WSMsgType.BINARY:
                 protocol.dropped["binary"] += 1
             else:  # closed, by them, by us, or by a broken connection
-                lost = protocol.closed()
+                lost = protocol.closed(broken=socket.close_code in _BROKEN)
                 if lost is not None:
                     happened(lost)
                 return

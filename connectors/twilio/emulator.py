@@ -9,6 +9,7 @@ import json
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections import deque
+from typing import Any
 
 from fastagent.media.frame import PCMU_8K
 
@@ -92,7 +93,7 @@ class StreamEmulator:
         except (ValueError, KeyError, TypeError):
             self.violations.append("not JSON with an event")
             return "", []
-        if set(message) != _FIELDS.get(event) or message["streamSid"] != self.stream_sid:
+        if not self._well_formed(message):
             self.violations.append(f"{event}: unknown, or wrong fields or streamSid")
             return event, []
         if event == "media":
@@ -107,6 +108,15 @@ class StreamEmulator:
         self._buffer.clear()
         self._buffered = 0
         return event, [self._mark(name) for name in names]
+
+    def _well_formed(self, message: dict[str, Any]) -> bool:
+        event = message["event"]
+        if not isinstance(event, str) or set(message) != _FIELDS.get(event) or message["streamSid"] != self.stream_sid:
+            return False
+        if event != "mark":
+            return True
+        mark = message["mark"]
+        return isinstance(mark, dict) and set(mark) == {"name"} and isinstance(mark["name"], str)
 
     def _take(self, media: dict[str, str]) -> None:
         try:
@@ -131,14 +141,15 @@ class StreamEmulator:
     def play(self) -> tuple[bytes, list[str]]:
         """Play 20 ms: return what the caller hears (silence if there is nothing), and the marks reached."""
         heard = b""
+        marks: list[str] = []
         while len(heard) < FRAME and self._buffer:
-            item = self._buffer[0]
+            item = self._buffer.popleft()
             if isinstance(item, str):
-                break
-            self._buffer.popleft()
+                marks.append(self._mark(item))
+                continue
             rest = item[FRAME - len(heard) :]
             heard += item[: FRAME - len(heard)]
             if rest:
                 self._buffer.appendleft(rest)
         self._buffered -= len(heard)
-        return heard + _SILENCE[len(heard) :], self._release()
+        return heard + _SILENCE[len(heard) :], marks + self._release()

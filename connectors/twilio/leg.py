@@ -12,7 +12,9 @@ from fastagent.connectors.twilio.protocol import TwilioProtocol
 _MAX_BACKLOG_S = 2.0
 _MAX_EVENTS = 512
 _WRITE_TIMEOUT_S = 5.0
-_CONFIRM_S = 5.0
+_CONFIRM_S = 5.0  # for the REST call and the `stop` that follows
+_CLOSE_S = 1.0
+_MAX_EARLY = 50  # messages
 _MEDIA_TIMEOUT_S = 15.0
 _CLOSE_CODES = {
     HangupReason.SHUTDOWN: WSCloseCode.GOING_AWAY,
@@ -31,11 +33,14 @@ class TwilioLeg:
         info: CallInfo,
         *,
         end_call: Callable[[], Awaitable[None]] | None,
+        transport: asyncio.BaseTransport | None = None,
     ) -> None:
         self.info = info
         self.frames_dropped = 0
         self._socket, self._protocol = socket, protocol
         self._end_call = end_call
+        self._transport = transport if isinstance(transport, asyncio.WriteTransport) else None
+        self._early: list[tuple[bytes, int | None]] = []  # audio that came before anybody listened
         self._inbound: InboundSink | None = None
         self._outbox: deque[tuple[str, int]] = deque()  # message, bytes of audio in it
         self._backlog = 0
@@ -51,14 +56,19 @@ class TwilioLeg:
     # -- in --------------------------------------------------------------------------------------------------------
 
     def attach(self, inbound: InboundSink) -> None:
-        """Push the caller's audio there from now on."""
+        """Push the caller's audio there, from the first."""
         self._inbound = inbound
+        for payload, timestamp_ms in self._early:
+            inbound.push(payload, timestamp_ms, self._loop.time())
+        self._early.clear()
 
     def audio_received(self, payload: bytes, timestamp_ms: int | None) -> None:
         """The socket brought caller audio."""
         self._last_media = now = self._loop.time()
         if self._inbound is not None:
             self._inbound.push(payload, timestamp_ms, now)
+        elif len(self._early) < _MAX_EARLY:
+            self._early.append((payload, timestamp_ms))
 
     def happened(self, event: LegEvent) -> None:
         """The socket, or a callback, brought an event; after the end there are no more."""
@@ -148,20 +158,28 @@ class TwilioLeg:
                     await self._sent.wait()
             except TimeoutError:
                 pass
-        if self._end_call is not None and not self._ended.is_set():
-            await self._end_call()
-            try:
+        try:
+            if self._end_call is not None and not self._ended.is_set():
                 async with asyncio.timeout(_CONFIRM_S):
+                    await self._end_call()
                     await self._ended.wait()  # Twilio's `stop` confirms
-            except TimeoutError:
-                pass
-        self.happened(LegEnded(reason))
-        await self.aclose(reason)
+        except TimeoutError:
+            pass
+        finally:
+            self.happened(LegEnded(reason))
+            await self.aclose(reason)
 
     async def aclose(self, reason: HangupReason) -> None:
         """Close the socket; may be called twice."""
         self._watch.cancel()
         self._writer.cancel()
         await asyncio.gather(self._writer, return_exceptions=True)
-        if not self._socket.closed:
-            await self._socket.close(code=_CLOSE_CODES.get(reason, WSCloseCode.OK))
+        if self._socket.closed:
+            return
+        # A reader that does not read would keep the closing frame from ever leaving.
+        last = self._loop.call_later(_CLOSE_S, self._transport.abort) if self._transport is not None else None
+        try:
+            await self._socket.close(code=_CLOSE_CODES.get(reason, WSCloseCode.OK), drain=False)
+        finally:
+            if last is not None:
+                last.cancel()

@@ -75,7 +75,7 @@ class TwilioProtocol:
         """
         try:
             message = messages.decode(text)
-        except (msgspec.DecodeError, RecursionError) as error:  # ValidationError is a DecodeError
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:  # ValidationError is a DecodeError
             self._unreadable(text, error)
             return None
         if type(message) is messages.Media:
@@ -96,12 +96,12 @@ class TwilioProtocol:
                     self.dropped["out_of_place"] += 1
         return None
 
-    def closed(self) -> LegEnded | None:
-        """The socket is gone: without a `stop` before, the connection was lost."""
+    def closed(self, *, broken: bool = False) -> LegEnded | None:
+        """The socket is gone: without a `stop` before, the connection was lost, or the peer broke its protocol."""
         if self.phase is not Phase.STREAMING:
             return None
         self.phase = Phase.ENDED
-        return LegEnded(HangupReason.CONNECTION_LOST)
+        return LegEnded(HangupReason.PROTOCOL_ERROR if broken else HangupReason.CONNECTION_LOST)
 
     def _streaming(self, kind: str) -> bool:
         if self.phase is Phase.STREAMING:

@@ -1,7 +1,9 @@
 """Twilio's REST API, as far as a call needs it: hanging up."""
 
+import asyncio
 from typing import Any
 
+_ORIGIN = "https://api.twilio.com"
 _OVER = {20404, 21220}  # the call is gone, or no longer in progress: both are what we wanted
 _TIMEOUT_S = 5.0
 
@@ -14,7 +16,7 @@ class TwilioRest:
     """
 
     def __init__(self, account_sid: str, auth_token: str, *, base_url: str | None = None) -> None:
-        self._account_sid, self._auth_token, self._base_url = account_sid, auth_token, base_url
+        self._account_sid, self._auth_token, self._base_url = account_sid, auth_token, base_url or _ORIGIN
         self._client: Any = None
         self._http: Any = None
 
@@ -22,38 +24,54 @@ class TwilioRest:
         """End a call; one that is already over counts as ended.
 
         Raises:
-            ConnectionError: Twilio refused, or could not be reached.
+            ConnectionError: Twilio refused, could not be reached, or took too long.
         """
         from aiohttp import ClientError
-        from twilio.base.exceptions import TwilioException, TwilioRestException
+        from twilio.base.exceptions import TwilioException
 
+        client = self._open()
         try:
-            await self._open().calls(call_sid).update_async(status="completed")
-        except TwilioRestException as error:
-            if error.code not in _OVER and error.status != 404:
-                raise ConnectionError(f"hang-up refused: {error.status}, code {error.code}") from error
-        except (TwilioException, ClientError, TimeoutError, OSError) as error:
+            async with asyncio.timeout(_TIMEOUT_S):  # the library's own timeout does not reach its async client
+                await client.calls(call_sid).update_async(status="completed")
+        except TwilioException as error:
+            status, code = getattr(error, "status", None), getattr(error, "code", None)
+            if code not in _OVER and status != 404:
+                raise ConnectionError(f"hang-up refused: {status}, code {code}") from error
+        except (ClientError, TimeoutError, OSError) as error:
             raise ConnectionError(f"hang-up failed: {type(error).__name__}") from error
+        except (ValueError, AttributeError) as error:  # a body that the library cannot read
+            if not 200 <= self._http.status < 300:
+                raise ConnectionError(f"hang-up refused: {self._http.status}") from error
 
     def _open(self) -> Any:
         if self._client is None:
+            from aiohttp import encode_basic_auth
             from twilio.http.async_http_client import AsyncTwilioHttpClient
             from twilio.rest import Client
 
             base_url = self._base_url
 
             class HttpClient(AsyncTwilioHttpClient):  # type: ignore[misc]
-                async def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
-                    if base_url is not None:
-                        url = base_url + url.removeprefix("https://api.twilio.com")
-                    return await super().request(method, url, *args, **kwargs)
+                """Twilio's own, at another origin; with a header where it uses what aiohttp has deprecated."""
 
-            self._http = HttpClient(timeout=_TIMEOUT_S)
+                status = 0
+
+                async def request(
+                    self, method: str, url: str, params: Any = None, data: Any = None, headers: Any = None,
+                    auth: Any = None, **kwargs: Any,
+                ) -> Any:  # fmt: skip
+                    headers = {**(headers or {}), **({"Authorization": encode_basic_auth(*auth)} if auth else {})}
+                    url = base_url + url.removeprefix(_ORIGIN)
+                    answer = await super().request(method, url, params=params, data=data, headers=headers, **kwargs)
+                    self.status = answer.status_code
+                    return answer
+
+            self._http = HttpClient()
             self._client = Client(self._account_sid, self._auth_token, http_client=self._http)
         return self._client
 
     async def aclose(self) -> None:
         """Close the connections; may be called twice."""
         if self._http is not None:
-            await self._http.close()
-            self._http = self._client = None
+            http, self._http, self._client = self._http, None, None
+            await http.close()

@@ -44,7 +44,10 @@ def verify(
     if algorithm is None or len(signatures) != 1:
         return False
     pairs = list(form)
-    urls = _with_and_without_port(url)
+    try:
+        urls = _with_and_without_port(url)
+    except ValueError:  # no URL at all: what a request calls itself may be anything
+        return False
     if slash:
         urls += [one if one.endswith("/") else one + "/" for one in urls]
     # No early exit: the time says nothing about which form was nearly right.

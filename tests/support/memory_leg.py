@@ -23,6 +23,7 @@ class MemoryLeg:
         """What the gateway sent: time, `media`, `mark` or `clear`, bytes of audio."""
         self.heard = bytearray()
         """What the caller heard, from the start of the call."""
+        self.frames_dropped = 0
         self.hung_up: HangupReason | None = None
         self.lose_marks = False
         self._delay_s = delay_s
