@@ -1,6 +1,8 @@
 """What a conversation remembers: exchanges as they were heard, facts, and the caller's profile."""
 
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,6 +37,34 @@ class ConversationContext:
         self._history: deque[Exchange] = deque(maxlen=max_history)
         self._facts: dict[str, Any] = {}
         self._profile: dict[str, Any] = {}
+        self.slots: dict[str, Any] = {}
+        """What was asked for and given, by slot."""
+        self.variables: dict[str, Any] = {}
+        """The agent's own variables."""
+        self._speak: Callable[[str], None] | None = None
+
+    def say(self, text: str) -> None:
+        """Speak at once, while the state goes on working; behind what was said before.
+
+        Raises:
+            RuntimeError: outside a turn there is nobody to speak to.
+        """
+        if self._speak is None:
+            raise RuntimeError("say() works inside a turn only")
+        self._speak(text)
+
+    @contextmanager
+    def speaking(self, speak: Callable[[str], None]) -> Iterator[None]:
+        """Let `say` speak by this, for the length of a turn."""
+        before, self._speak = self._speak, speak
+        try:
+            yield
+        finally:
+            self._speak = before
+
+    def values(self) -> dict[str, Any]:
+        """Return what templates and conditions see: profile, facts, variables and slots, the later over the earlier."""
+        return {**self._profile, **self._facts, **self.variables, **self.slots}
 
     @property
     def history(self) -> list[Exchange]:
@@ -92,6 +122,8 @@ class ConversationContext:
                 "history": [asdict(exchange) for exchange in self._history],
                 "facts": self._facts,
                 "profile": self._profile,
+                "slots": self.slots,
+                "variables": self.variables,
             }
         )
 
@@ -108,10 +140,11 @@ class ConversationContext:
         try:
             context = cls(max_history=int(snapshot["max_history"]))
             context._history.extend(Exchange(**exchange) for exchange in deepcopy(snapshot["history"]))
-            facts, profile = deepcopy(snapshot["facts"]), deepcopy(snapshot["profile"])
-            if not (isinstance(facts, dict) and isinstance(profile, dict)):
-                raise TypeError("facts and profile are objects")
+            parts = {name: deepcopy(snapshot[name]) for name in ("facts", "profile", "slots", "variables")}
+            if not all(isinstance(part, dict) for part in parts.values()):
+                raise TypeError("facts, profile, slots and variables are objects")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the snapshot is damaged: {error}") from error
-        context._facts, context._profile = facts, profile
+        context._facts, context._profile = parts["facts"], parts["profile"]
+        context.slots, context.variables = parts["slots"], parts["variables"]
         return context

@@ -8,13 +8,17 @@ the table and applied in one synchronous step, which no cancellation can split: 
 state, and a transition that was committed stays. A target that the table does not allow changes nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from types import MappingProxyType
 from typing import Any
 
 from fastagent.afsm.context import ConversationContext
-from fastagent.afsm.errors import DefinitionError, InvalidTransitionError
+from fastagent.afsm.errors import DefinitionError, InvalidTransitionError, StateError
 from fastagent.afsm.state import AFSMState, StateResult
 
 _MAX_STATES = 200
@@ -41,6 +45,47 @@ class Step:
     """The call is to be ended when the response was heard."""
     confidence: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    rest: str = field(default="", compare=False)
+    """The part of the response that was not yet given out as `Said`."""
+    gives_up: bool = False
+    """The state has no answer to silence any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A piece of the response, as soon as it is there; pieces follow each other without a break."""
+
+    text: str
+
+
+Response = AsyncGenerator[Said | Step, None]
+"""Pieces of what is said, and at the end one `Step`, whose response is all of it."""
+
+
+async def collect(response: Response) -> Step:
+    """Return the step at the end of a response."""
+    step: Step | None = None
+    async with aclosing(response) as events:
+        async for event in events:
+            if isinstance(event, Step):
+                step = event
+    if step is None:
+        raise StateError("the response had no end")
+    return step
+
+
+async def _worked(work: Callable[[], Any], speak: Callable[[str], None]) -> Any:
+    """Return what a state returns: a value, a coroutine's, or the last one of a generator whose texts are speech."""
+    result = work()
+    if not isinstance(result, AsyncIterator):
+        return await result if isawaitable(result) else result
+    last: Any = StateResult("")
+    async for piece in result:
+        if isinstance(piece, str):
+            speak(piece)
+        else:
+            last = piece
+    return last
 
 
 class AFSM:
@@ -105,39 +150,87 @@ class Machine:
 
     async def enter(self) -> Step:
         """Begin in the initial state: what the agent says first."""
-        return Step(await self.state.on_enter(self.context) or "", self._current, ends=self.state.terminal)
+        return await collect(self.opening())
 
     async def step(self, text: str) -> Step:
-        """Answer an utterance."""
-        self._silences = 0
-        return await self._apply(await self.state.process(text, self.context))
+        """Answer an utterance, all at once."""
+        return await collect(self.respond(text))
 
     async def dtmf(self, digits: str) -> Step:
-        """Answer keys."""
-        self._silences = 0
-        return await self._apply(await self.state.on_dtmf(digits, self.context))
+        """Answer keys, all at once."""
+        return await collect(self.respond_to_keys(digits))
 
     async def no_input(self) -> Step | None:
-        """Answer silence; None when the state gives up."""
-        self._silences += 1
-        result = await self.state.on_no_input(self._silences, self.context)
-        return None if result is None else await self._apply(result)
+        """Answer silence, all at once; None when the state gives up."""
+        step = await collect(self.respond_to_silence())
+        return None if step.gives_up else step
 
-    async def _apply(self, value: Any) -> Step:
+    def opening(self) -> Response:
+        """Begin in the initial state."""
+        return self._run(lambda: StateResult(""), entering=True)
+
+    def respond(self, text: str) -> Response:
+        """Answer an utterance as the answer comes."""
+        self._silences = 0
+        return self._run(lambda: self.state.process(text, self.context))
+
+    def respond_to_keys(self, digits: str) -> Response:
+        """Answer keys as the answer comes."""
+        self._silences = 0
+        return self._run(lambda: self.state.on_dtmf(digits, self.context))
+
+    def respond_to_silence(self) -> Response:
+        """Answer silence as the answer comes."""
+        self._silences += 1
+        return self._run(lambda: self.state.on_no_input(self._silences, self.context), may_give_up=True)
+
+    async def _run(self, work: Callable[[], Any], *, entering: bool = False, may_give_up: bool = False) -> Response:
+        """Let a state work; yield what it says meanwhile, and at the end the step."""
+        pieces: deque[str] = deque()
+        fresh = asyncio.Event()
+        said: list[str] = []
+
+        def speak(text: str) -> None:
+            pieces.append(text)
+            fresh.set()
+
+        with self.context.speaking(speak):
+            working = asyncio.ensure_future(_worked(work, speak))
+            working.add_done_callback(lambda _: fresh.set())
+            try:
+                while True:
+                    while pieces:
+                        piece = pieces.popleft()
+                        said.append(piece)
+                        yield Said(piece)
+                    if working.done():
+                        break
+                    await fresh.wait()
+                    fresh.clear()
+                value = working.result()
+            finally:
+                working.cancel()
+        if value is None and may_give_up:
+            yield Step("".join(said), self._current, gives_up=True)
+            return
+        yield await self._apply(value, "".join(said), entering=entering)
+
+    async def _apply(self, value: Any, said: str, *, entering: bool) -> Step:
         result = StateResult.of(value)
         transition, refused = self._commit(result.next_state)
-        response = result.response
-        if transition is not None:
+        rest = result.response
+        if transition is not None or entering:
             opening = await self.state.on_enter(self.context) or ""
-            response = f"{response} {opening}".strip()
+            rest = f"{rest} {opening}".strip()
         return Step(
-            response,
+            " ".join(f"{said} {rest}".split()) if said else rest,
             self._current,
             transition,
             refused,
-            ends=transition is not None and self.state.terminal,
+            ends=result.ends or ((entering or transition is not None) and self.state.terminal),
             confidence=result.confidence,
             metadata=result.metadata,
+            rest=rest,
         )
 
     def _commit(self, target: str | None) -> tuple[Transition | None, InvalidTransitionError | None]:

@@ -18,6 +18,8 @@ class StateResult:
     """None, or the state's own name: stay."""
     confidence: float | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    ends: bool = False
+    """End the call once the response was heard, wherever the machine is."""
 
     @classmethod
     def of(cls, value: Any) -> "StateResult":

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastagent.afsm.context import ConversationContext
-from fastagent.afsm.machine import Machine, Step, Transition
+from fastagent.afsm.machine import Machine, Response, Step, Transition
 from fastagent.connectors.leg import CallLeg, DtmfReceived, HangupReason, LegEnded, MarkReached
 from fastagent.gateway import phrases
 from fastagent.gateway.agent import FastAgent
@@ -176,15 +176,14 @@ class Session:
             return
         self._loop.call_later(_CLOSING_S, self._end, reason)
         self._interrupt_turn()
-        step = Step(phrases.CLOSING, self.machine.state.name)
-        self._start("closing", lambda: _ready(step), ending=reason)
+        self._start("closing", lambda: _fixed(phrases.CLOSING, self.machine.state.name), ending=reason)
 
     def failed(self, error: Exception) -> None:
         """A callback raised: this call ends, the others do not notice."""
         _log.error("session failed", exc_info=error, extra={"session_id": self.id})
         self.speaker.stop()
         self._silence = None
-        self._start("closing", lambda: _ready(Step(phrases.GIVE_UP, "")), ending=HangupReason.INTERNAL_ERROR)
+        self._start("closing", lambda: _fixed(phrases.GIVE_UP, ""), ending=HangupReason.INTERNAL_ERROR)
 
     # -- turns -----------------------------------------------------------------------------------------------------
 
@@ -200,7 +199,7 @@ class Session:
         self._turn_task = self._spawn(self._turn.run())
 
     def _open(self) -> None:
-        self._start("opening", self.machine.enter)
+        self._start("opening", self.machine.opening)
 
     def turn_done(self, ending: HangupReason | None) -> None:
         """The turn's answer was heard."""
@@ -253,7 +252,7 @@ class Session:
             self._silence = None
 
     def _silent(self) -> None:
-        self._start("no_input", self.machine.no_input)
+        self._start("no_input", self.machine.respond_to_silence)
 
     # -- keys ------------------------------------------------------------------------------------------------------
 
@@ -281,7 +280,7 @@ class Session:
         if self._thinks_about_keys():  # none is lost: each input has its step, in order
             self._keys_waiting.append(digits)
             return
-        self._start("dtmf", lambda: self.machine.dtmf(digits), user=f"[keys {len(digits)}]")
+        self._start("dtmf", lambda: self.machine.respond_to_keys(digits), user=f"[keys {len(digits)}]")
 
     # -- the caller's speech (TurnListener) --------------------------------------------------------------------------
 
@@ -373,15 +372,14 @@ class Session:
                 self.record.turn_count -= 1
             else:
                 self._turn.interrupt()
-        self._start("speech", lambda: self.machine.step(text), user=text)
+        self._start("speech", lambda: self.machine.respond(text), user=text)
 
     def _not_heard(self) -> None:
         """Speech without words: ask, the second time offer the keys."""
         self.services.metrics.filler.labels("not_heard").inc()
         before = self.record.turns[-1].agent if self.record.turns else ""
         phrase = phrases.NOT_HEARD_KEYS if before == phrases.NOT_HEARD else phrases.NOT_HEARD
-        step = Step(phrase, self.machine.state.name)
-        self._start("apology", lambda: _ready(step))
+        self._start("apology", lambda: _fixed(phrase, self.machine.state.name))
 
     def barge_in(self, verdict: Verdict) -> None:
         """What the speech over the agent's turned out to be."""
@@ -397,5 +395,6 @@ class Session:
         self.record.barge_ins[verdict.value] = self.record.barge_ins.get(verdict.value, 0) + 1
 
 
-async def _ready(step: Step) -> Step:
-    return step
+async def _fixed(text: str, state: str) -> Response:
+    """A response that no machine was asked for."""
+    yield Step(text, state, rest=text)

@@ -11,14 +11,16 @@ three turns in a row have failed.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from fastagent.afsm.machine import Step
+from fastagent.afsm.machine import Response, Said, Step
 from fastagent.connectors.leg import HangupReason
 from fastagent.gateway import phrases
 from fastagent.gateway.record import TurnRecord
 from fastagent.media.errors import SpeechError
+from fastagent.media.speech.sentences import SentenceStream
 
 if TYPE_CHECKING:
     from fastagent.gateway.session import Session
@@ -27,14 +29,16 @@ _log = logging.getLogger(__name__)
 
 _FILLER_S = 2.0
 
-Think = Callable[[], Awaitable[Step | None]]
+_MAX_PIECES = 256  # of an answer that comes faster than it can be said
+
+Think = Callable[[], Response]
 
 
 class Turn:
     """One turn of a session.
 
     Args:
-        think: asks the machine; None in its place of a step means that the agent gives the line back.
+        think: asks the machine.
         ending: end the call for this reason once the answer was heard.
     """
 
@@ -46,7 +50,7 @@ class Turn:
         """Whether the machine has taken its step; before that, the input can still be joined with what follows."""
         self._session, self._think, self._ending = session, think, ending
         self._interruptible = True
-        self._remembered = False
+        self._remembered = self._spoke = False
         self.thought_at = 0.0
 
     @property
@@ -76,41 +80,67 @@ class Turn:
         session.turn_done(self._ending)
 
     async def _answer(self) -> None:
-        session = self._session
-        step = await self._thought()
-        self.thought_at = session.now()
-        if step is None:
-            self._ending = HangupReason.NO_INPUT
-            text = session.agent.goodbye
-        else:
-            text = step.response
-            self.record.state = step.state
-            self._interruptible = session.machine.state.interruptible
-            if step.ends:
-                self._ending = HangupReason.COMPLETED
-            if step.refused is not None:
-                session.services.metrics.transitions_refused.inc()
-                _log.warning("transition refused", extra={"session_id": session.id, **step.refused.details})
-        self.record.agent = text
-        session.hold_for_caller()
-        await session.speaker.say(text)
+        """Say what the machine answers, as it comes."""
+        session, sentences = self._session, SentenceStream()
+        step: Step | None = None
+        async with aclosing(self._events()) as events:
+            async for event in events:
+                if isinstance(event, Step):
+                    step = event
+                    self._taken(step)
+                else:
+                    for sentence in sentences.push(event.text):
+                        await self._say(sentence)
+        assert step is not None
+        rest = session.agent.goodbye if step.gives_up else step.rest
+        for sentence in [*sentences.flush(), rest]:
+            await self._say(sentence)
         await session.speaker.finish()
 
-    async def _thought(self) -> Step | None:
-        """Ask the machine: with a filler when it is slow, and a deadline."""
+    def _taken(self, step: Step) -> None:
+        """The machine has taken its step."""
         session = self._session
-        thinking = asyncio.ensure_future(self._think())
+        self.record.state = step.state
+        self.record.agent = f"{step.response} {session.agent.goodbye}".strip() if step.gives_up else step.response
+        self._interruptible = session.machine.state.interruptible
+        if step.gives_up:
+            self._ending = HangupReason.NO_INPUT
+        elif step.ends:
+            self._ending = HangupReason.COMPLETED
+        if step.refused is not None:
+            session.services.metrics.transitions_refused.inc()
+            _log.warning("transition refused", extra={"session_id": session.id, **step.refused.details})
+
+    async def _say(self, text: str) -> None:
+        session = self._session
+        if not text:
+            return
+        if not self._spoke:
+            self._spoke = True
+            self.thought_at = session.now()
+            session.hold_for_caller()
+        await session.speaker.say(text)
+
+    async def _events(self) -> AsyncGenerator[Said | Step, None]:
+        """Ask the machine; with a filler when it is slow to begin, and a deadline between its pieces."""
+        session = self._session
+        pieces: asyncio.Queue[Said | Step] = asyncio.Queue(_MAX_PIECES)
+        thinking = asyncio.create_task(_feed(self._think(), pieces))
         try:
-            done, _ = await asyncio.wait({thinking}, timeout=_FILLER_S)
-            if not done:
+            event = await _next(pieces, thinking, _FILLER_S)
+            if event is None:
                 session.services.metrics.filler.labels("slow").inc()
                 session.speaker.say_kept(phrases.FILLER)
-                async with asyncio.timeout(max(0.0, session.services.turn_timeout_s - _FILLER_S)):
-                    await asyncio.wait({thinking})
+            while not isinstance(event, Step):
+                if event is not None:
+                    yield event
+                event = await _next(pieces, thinking, session.services.turn_timeout_s - (event is None) * _FILLER_S)
+                if event is None:
+                    raise TimeoutError
             self.committed = True
             if session.turn_committed():
                 await asyncio.sleep(0)  # this turn is cancelled here
-            return thinking.result()
+            yield event
         finally:
             thinking.cancel()
 
@@ -148,3 +178,24 @@ class Turn:
             self._session.machine.context.update_context(
                 record.user, record.agent, record.state, heard=record.heard, interrupted=record.interrupted
             )
+
+
+async def _feed(response: Response, pieces: "asyncio.Queue[Said | Step]") -> None:
+    async with aclosing(response) as events:
+        async for event in events:
+            await pieces.put(event)
+
+
+async def _next(
+    pieces: "asyncio.Queue[Said | Step]", thinking: "asyncio.Task[None]", patience_s: float
+) -> Said | Step | None:
+    """Return the next piece; None when there is none in time. Raises what the machine raised."""
+    getting = asyncio.ensure_future(pieces.get())
+    try:
+        await asyncio.wait({getting, thinking}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        if not getting.done() and thinking.done():
+            thinking.result()
+            await asyncio.sleep(0)  # what was fed last is on its way
+        return getting.result() if getting.done() else None
+    finally:
+        getting.cancel()

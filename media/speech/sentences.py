@@ -3,6 +3,7 @@
 import re
 
 _END = re.compile(r"([.!?][\"')\]]*)\s+")
+_CLAUSE = re.compile(r"[,;:]\s+")
 _ABBREVIATION = re.compile(r"\b(?:mr|mrs|ms|dr|st|no|vs|etc|e\.g|i\.e|a\.m|p\.m|[a-z])\.$", re.IGNORECASE)
 _LONG = 160  # characters; beyond it a sentence is also cut at a clause, so that the first audio does not wait
 
@@ -30,10 +31,34 @@ def sentences(text: str) -> list[str]:
     return found
 
 
+class SentenceStream:
+    """Cuts a text that comes in pieces: each sentence is given out as soon as it is complete."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def push(self, piece: str) -> list[str]:
+        """Return the sentences that this piece completes."""
+        self._held += piece
+        ends = [match.end() for match in _END.finditer(self._held)]
+        ends = [end for end in ends if not _ABBREVIATION.search(self._held[:end].rstrip())]
+        if not ends and len(self._held) > _LONG:  # no sentence in sight: the first clause will do
+            ends = [match.end() for match in _CLAUSE.finditer(self._held)]
+        if not ends:
+            return []
+        complete, self._held = self._held[: ends[-1]], self._held[ends[-1] :]
+        return sentences(complete)
+
+    def flush(self) -> list[str]:
+        """Return what is left, at the end of the text."""
+        rest, self._held = self._held, ""
+        return sentences(rest)
+
+
 def _clauses(sentence: str) -> list[str]:
     if len(sentence) <= _LONG:
         return [sentence]
-    cuts = [match.end() for match in re.finditer(r"[,;:]\s+", sentence)]
+    cuts = [match.end() for match in _CLAUSE.finditer(sentence)]
     middle = min(cuts, key=lambda cut: abs(cut - len(sentence) // 2), default=0)
     if not middle:
         return [sentence]

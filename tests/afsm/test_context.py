@@ -136,6 +136,8 @@ def test_a_snapshot_is_a_versioned_json_document() -> None:
         ],
         "facts": {"day": "Monday"},
         "profile": {"name": "Anna"},
+        "slots": {},
+        "variables": {},
     }
 
 

@@ -1,11 +1,13 @@
 """Sessions in virtual time: what the caller hears, what the history keeps, and when the leg is cleared."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import numpy as np
 
-from fastagent.afsm import StateResult
+from fastagent.afsm import ConversationContext, StateResult
 from fastagent.connectors.leg import HangupReason
+from fastagent.gateway import phrases
 from fastagent.media.frame import PCMU_8K
 from tests.support.audio import loud_frames, speech
 from tests.support.world import ANSWER, GREETING, SlowStt, Talker, call, silero
@@ -364,3 +366,78 @@ async def test_an_hour_of_conversation_leaves_nothing_behind() -> None:
         assert len(world.turns) == 200
         assert len(asyncio.all_tasks()) == before
         assert abs(len(world.session.inbound._kept) - kept) < 16000
+
+
+async def test_a_generator_is_spoken_sentence_by_sentence_while_it_works() -> None:
+    async def tell(text: str, context: object) -> AsyncIterator[object]:
+        for word in "First of all, hello. Then some more words ".split(" "):
+            yield f"{word} "
+        await asyncio.sleep(3.0)
+        yield "to come."
+        yield StateResult("That is it.", "second")
+
+    class Telling(Talker):
+        async def process(self, input_text: str, context: object) -> AsyncIterator[object]:  # type: ignore[override]
+            async for piece in tell(input_text, context):
+                yield piece
+
+    states = [Telling("first", allowed_transitions=["second"]), Talker("second", greeting="")]
+    async with call(states) as world:
+        await world.greeted()
+        began = world.session.now() - world.leg.began
+        await world.say(0.6, then=9.0)
+        first = min(at for at in world.times("media") if at > began)
+        assert first - began <= 0.6 + 0.4 + 0.06  # long before the generator has ended
+        turn = world.turns[-1]
+        assert turn["heard"] == "First of all, hello. Then some more words to come. That is it."
+        assert turn["agent"] == turn["heard"]
+        assert world.session.machine.state.name == "second"
+
+
+async def test_a_state_may_speak_while_it_works() -> None:
+    async def look_up(text: str, context: ConversationContext) -> StateResult:
+        context.say("Let me look. ")
+        await asyncio.sleep(1.9)
+        return StateResult("Found it.")
+
+    async with call([Talker(answer=look_up)]) as world:
+        await world.greeted()
+        await world.say(0.6, then=6.0)
+        assert world.turns[-1]["heard"] == "Let me look. Found it."
+        assert world.metric("filler_total", reason="slow") == 0
+
+
+async def test_an_interrupted_generator_is_closed_and_commits_nothing() -> None:
+    closed = []
+
+    class Telling(Talker):
+        async def process(self, input_text: str, context: object) -> AsyncIterator[object]:  # type: ignore[override]
+            try:
+                for _ in range(20):
+                    yield "These are some words to be heard. "
+                    await asyncio.sleep(1.0)
+                yield StateResult("", "second")
+            finally:
+                closed.append(True)
+
+    states = [Telling("first", allowed_transitions=["second"]), Talker("second", greeting="")]
+    async with call(states, script=["tell me", "stop it please"]) as world:
+        await world.greeted()
+        await world.say(0.6, then=2.5)
+        await world.say(0.6, then=0.3)
+        assert closed == [True]
+        assert world.session.machine.state.name == "first"
+        assert world.turns[1]["interrupted"]
+
+
+async def test_a_generator_that_stalls_ends_in_an_apology_after_what_it_said() -> None:
+    class Stalling(Talker):
+        async def process(self, input_text: str, context: object) -> AsyncIterator[object]:  # type: ignore[override]
+            yield "This much is known. And then"
+            await asyncio.Event().wait()
+
+    async with call([Stalling()], turn_timeout_s=5.0) as world:
+        await world.greeted()
+        await world.say(0.6, then=15.0)
+        assert world.turns[-1]["heard"] == f"This much is known. {phrases.APOLOGY}"
+        assert world.metric("turn_timeouts_total") == 1
