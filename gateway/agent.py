@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastagent.afsm.config import AgentConfig
+from fastagent.afsm.declared import fixed_phrases, states_of
 from fastagent.afsm.machine import AFSM
 from fastagent.afsm.state import AFSMState
 from fastagent.media.turn_config import TurnConfig
@@ -56,6 +58,27 @@ class FastAgent:
         self.max_duration = max_duration
         self.max_history = max_history
         self.phrases = [*phrases, goodbye]
+
+    @classmethod
+    def from_config(cls, agent_id: str, config: AgentConfig) -> "FastAgent":
+        """Return the agent that a declarative configuration describes.
+
+        Raises:
+            DefinitionError: the states make no machine.
+            ValueError: `turn_config` is wrong.
+        """
+        return cls(
+            agent_id,
+            states_of(config),
+            config.initial_state,
+            config.llm_config,
+            turn_config=config.turn_config,
+            goodbye=config.goodbye,
+            no_input_timeout=config.no_input_timeout,
+            max_duration=config.max_duration,
+            max_history=config.max_history,
+            phrases=fixed_phrases(config),
+        )
 
     def __repr__(self) -> str:
         return f"<FastAgent {self.agent_id!r}, {len(self.afsm.states)} states>"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +20,7 @@ from fastagent.connectors.trust import networks
 from fastagent.connectors.twilio.connector import TwilioConfig, TwilioConnection
 from fastagent.gateway import phrases
 from fastagent.gateway.agent import FastAgent
+from fastagent.gateway.agent_files import AgentFiles
 from fastagent.gateway.health import LatencyWindow
 from fastagent.gateway.http import HttpSurface, refuse_encodings
 from fastagent.gateway.metrics import Metrics
@@ -60,7 +62,8 @@ def _scripted(executor: Executor) -> Speech:
     return scripted_speech()
 
 
-def _builtin_agents() -> list[FastAgent]:
+def builtin_agents() -> list[FastAgent]:
+    """Return the agents that come with the package."""
     from fastagent.examples.bench import bench
     from fastagent.examples.front_desk import front_desk
 
@@ -80,7 +83,9 @@ class Gateway:
     ) -> None:
         self.settings = settings or Settings()
         self.metrics = Metrics(__version__)
-        self.agents = {agent.agent_id: agent for agent in _builtin_agents()}
+        self.agents = {agent.agent_id: agent for agent in builtin_agents()}
+        self._files = AgentFiles(Path(self.settings.agents_dir))
+        self._load_files()
         self.default_agent = self.settings.default_agent
         self.twilio = self._twilio_config()
         self.host, self.port = self.settings.host, self.settings.port
@@ -117,6 +122,12 @@ class Gateway:
             self.default_agent = self.twilio.default_agent = agent.agent_id
         for warning in agent.afsm.warnings:
             _log.warning("agent %s: %s", agent.agent_id, warning)
+
+    def _load_files(self) -> None:
+        """Take up agents whose files are new or have changed; live calls keep theirs."""
+        for agent in self._files.changed():
+            self.agents[agent.agent_id] = agent
+            _log.info("agent loaded", extra={"agent_id": agent.agent_id})
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -264,6 +275,7 @@ class Gateway:
     async def converse(self, leg: CallLeg, agent_id: str) -> None:
         """Run a session on a leg to its end."""
         assert self._services is not None
+        self._load_files()
         agent = self.agents.get(agent_id) or self.agents[self.default_agent]
         session = Session(leg, agent, self._services)
         info = leg.info

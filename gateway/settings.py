@@ -25,6 +25,7 @@ class Settings(BaseSettings):
 
     speech: Literal["auto", "embedded", "scripted"] = Field("auto", alias="FASTAGENT_SPEECH")
     default_agent: str = Field("front_desk", alias="FASTAGENT_DEFAULT_AGENT")
+    agents_dir: str = Field("agents", alias="FASTAGENT_AGENTS")
     drain_seconds: float = Field(300.0, alias="FASTAGENT_DRAIN_SECONDS", ge=0)
     log_format: Literal["json", "console", "auto"] = Field("auto", alias="FASTAGENT_LOG_FORMAT")
     log_pii: Literal["mask", "full", "hash"] = Field("mask", alias="FASTAGENT_LOG_PII")

@@ -39,7 +39,8 @@ def test_the_wheel_has_every_module_of_the_checkout(wheel: Path) -> None:
     for folder in ("afsm", "connectors", "examples", "gateway", "media"):
         expected |= {f"fastagent/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob("*.py")}
     assert expected <= names
-    assert {"fastagent/py.typed", "fastagent/media/speech/assets/prepared.ulaw"} <= names
+    data = {"py.typed", "media/speech/assets/prepared.ulaw", "examples/pharmacy/pharmacy.yaml"}
+    assert {f"fastagent/{name}" for name in data} <= names
     assert wheel.name.startswith("fastagent_voice-")
     assert not [name for name in names if name.startswith(("tests/", "bench/"))]
 

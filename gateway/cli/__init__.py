@@ -3,6 +3,9 @@
 import typer
 
 from fastagent.gateway.cli.call import OrderedCommand, call
+from fastagent.gateway.cli.chat import chat
+from fastagent.gateway.cli.check import check
+from fastagent.gateway.cli.diagram import diagram
 from fastagent.gateway.cli.serve import serve
 
 app = typer.Typer(
@@ -14,6 +17,9 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command(cls=OrderedCommand)(call)
+app.command()(chat)
+app.command()(check)
+app.command()(diagram)
 
 
 @app.command()

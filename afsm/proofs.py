@@ -1,0 +1,228 @@
+"""Proofs on a declarative machine before it goes live: all problems at once, each at its place, with a hint."""
+
+from collections.abc import Iterable, Iterator
+
+from fastagent.afsm.config import AgentConfig, StateConfig
+from fastagent.afsm.declared import RETURN
+from fastagent.afsm.errors import DefinitionError, Problem
+from fastagent.afsm.expressions import Expression
+from fastagent.afsm.templates import Template
+
+_COUNTERS = {"turns", "misses"}
+_CONFIRM = {"value", "spoken"}
+
+
+def check(config: AgentConfig) -> list[Problem]:
+    """Return every problem of an agent, in the order of its document."""
+    rules = (_targets, _unreachable, _no_way_out, _texts, _expressions, _keys, _slots, _shadowed, _models)
+    found = [problem for rule in rules for problem in rule(config)]
+    return sorted(found, key=lambda problem: (problem.severity != "error", problem.path))
+
+
+def _places(config: AgentConfig) -> Iterator[tuple[str, str]]:
+    """Every place that names a state, and the name."""
+    for at, state in enumerate(config.states):
+        here = f"states[{at}]"
+        yield from ((f"{here}.allowed_transitions[{i}]", name) for i, name in enumerate(state.allowed_transitions))
+        yield from ((f"{here}.transitions[{i}].to", way.to) for i, way in enumerate(state.transitions))
+        if state.dtmf:
+            yield from ((f"{here}.dtmf.menu.{key}", name) for key, name in state.dtmf.menu.items())
+        for kind in ("no_input", "no_match"):
+            one = getattr(state, kind)
+            if one and one.then:
+                yield f"{here}.{kind}.then", one.then
+        if state.on_max_turns:
+            yield f"{here}.on_max_turns", state.on_max_turns
+    yield from ((f"global_transitions[{i}].to", way.to) for i, way in enumerate(config.global_transitions))
+
+
+def _targets(config: AgentConfig) -> Iterator[Problem]:
+    names = {state.name for state in config.states} | {RETURN}
+    for path, name in _places(config):
+        if name not in names:
+            # The API document's own example has such targets: accepted, and refused where strictness is asked for.
+            yield Problem("warning", path, f"{name!r} is not a state", "undefined-target", _near(name, names))
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(names), 1)
+    return f"did you mean {close[0]!r}?" if close else "define it, or remove the transition"
+
+
+def _moves(config: AgentConfig, state: StateConfig) -> set[str]:
+    """The states that a state can really lead to."""
+    names = {one.name for one in config.states}
+    if state.terminal:
+        return set()
+    targets = {*state.targets, *(way.to for way in config.global_transitions)}
+    if RETURN in targets:
+        targets |= names
+    return targets & names
+
+
+def _unreachable(config: AgentConfig) -> Iterator[Problem]:
+    moves = {state.name: _moves(config, state) for state in config.states}
+    reached, fresh = {config.initial_state}, [config.initial_state]
+    while fresh:
+        for name in moves[fresh.pop()] - reached:
+            reached.add(name)
+            fresh.append(name)
+    for at, state in enumerate(config.states):
+        if state.name not in reached:
+            hint = f"no state leads here from {config.initial_state!r}"
+            yield Problem("warning", f"states[{at}]", f"{state.name!r} is never reached", "unreachable-state", hint)
+
+
+def _no_way_out(config: AgentConfig) -> Iterator[Problem]:
+    """States from which no caller's words lead to an end."""
+    if not any(state.terminal for state in config.states):
+        hint = "mark the state that says goodbye with terminal: true"
+        yield Problem("warning", "states", "no state is terminal: only silence ends a call", "no-end", hint)
+        return
+    moves = {state.name: _moves(config, state) for state in config.states}
+    good = {state.name for state in config.states if state.terminal}
+    grown = True
+    while grown:
+        more = {name for name, targets in moves.items() if targets & good} - good
+        good |= more
+        grown = bool(more)
+    for at, state in enumerate(config.states):
+        if state.name not in good:
+            hint = "add a transition towards a terminal state"
+            yield Problem("error", f"states[{at}]", f"{state.name!r} cannot reach an end", "no-way-out", hint)
+
+
+def _all_texts(config: AgentConfig) -> Iterator[tuple[str, str, set[str]]]:
+    """Every template: its place, its text, and the names that only it knows."""
+    yield "greeting", config.greeting, set()
+    yield "goodbye", config.goodbye, set()
+    for at, state in enumerate(config.states):
+        here = f"states[{at}]"
+        for name in ("prompt_template", "say", "on_enter"):
+            yield f"{here}.{name}", getattr(state, name), set()
+        for i, slot in enumerate(state.slots):
+            yield f"{here}.slots[{i}].ask", slot.ask, set()
+            yield f"{here}.slots[{i}].reask", slot.reask, set()
+            yield f"{here}.slots[{i}].confirm_text", slot.confirm_text, _CONFIRM
+        for i, way in enumerate(state.transitions):
+            yield f"{here}.transitions[{i}].say", way.say, set()
+        for kind in ("no_input", "no_match"):
+            for i, prompt in enumerate(getattr(state, kind).prompts if getattr(state, kind) else ()):
+                yield f"{here}.{kind}.prompts[{i}]", prompt, set()
+    for i, way in enumerate(config.global_transitions):
+        yield f"global_transitions[{i}].say", way.say, set()
+
+
+def _known_names(config: AgentConfig) -> set[str]:
+    ways = [way for state in config.states for way in state.transitions] + list(config.global_transitions)
+    slots = {slot.name for state in config.states for slot in state.slots}
+    return slots | set(config.variables) | {name for way in ways for name in way.set}
+
+
+def _texts(config: AgentConfig) -> Iterator[Problem]:
+    known = _known_names(config)
+    for path, text, own in _all_texts(config):
+        try:
+            names = Template(text).names
+        except DefinitionError as error:
+            yield Problem("error", path, str(error), "template")
+            continue
+        for name in sorted(names - known - own):
+            hint = "no slot, variable or `set` gives it a value; it will be empty"
+            yield Problem("warning", path, f"{name!r} is never set", "unknown-name", hint)
+
+
+def _all_conditions(config: AgentConfig) -> Iterator[tuple[str, str]]:
+    ways = [(f"global_transitions[{i}]", way) for i, way in enumerate(config.global_transitions)]
+    for at, state in enumerate(config.states):
+        ways += [(f"states[{at}].transitions[{i}]", way) for i, way in enumerate(state.transitions)]
+    for path, way in ways:
+        if way.when and way.when.expression is not None:
+            yield f"{path}.when.expression", way.when.expression
+
+
+def _expressions(config: AgentConfig) -> Iterator[Problem]:
+    known = _known_names(config) | _COUNTERS
+    for path, text in _all_conditions(config):
+        try:
+            names = Expression(text).names
+        except DefinitionError as error:
+            yield Problem("error", path, str(error), "expression")
+            continue
+        for name in sorted(names - known):
+            yield Problem("warning", path, f"{name!r} is never set", "unknown-name", "it will be None")
+
+
+def _keys(config: AgentConfig) -> Iterator[Problem]:
+    for at, state in enumerate(config.states):
+        if not state.dtmf:
+            continue
+        path, keys = f"states[{at}].dtmf.menu", sorted(state.dtmf.menu)
+        for one in keys:
+            for other in keys:
+                if one != other and other.startswith(one):
+                    message = f"{one!r} is the beginning of {other!r}: the caller must wait to mean it"
+                    yield Problem("error", path, message, "dtmf-prefix", "give them different first keys")
+            if state.dtmf.terminator and state.dtmf.terminator in one and len(one) > 1:
+                yield Problem("error", path, f"{one!r} contains the terminator", "dtmf-terminator")
+        if state.dtmf.min_digits > state.dtmf.max_digits:
+            yield Problem("error", f"states[{at}].dtmf", "min_digits is more than max_digits", "dtmf-digits")
+
+
+def _slots(config: AgentConfig) -> Iterator[Problem]:
+    used: set[str] = set()
+    for path, text, _ in _all_texts(config):
+        if not path.endswith("confirm_text"):
+            used |= _names(Template, text)
+    for _, text in _all_conditions(config):
+        used |= _names(Expression, text)
+    ways = [way for state in config.states for way in state.transitions] + list(config.global_transitions)
+    used |= {name for way in ways if way.when for name in way.when.slots or ()}
+    filled = {slot.name for state in config.states for slot in state.slots}
+    for at, state in enumerate(config.states):
+        for i, slot in enumerate(state.slots):
+            path = f"states[{at}].slots[{i}]"
+            if not slot.ask and not state.opening:
+                yield Problem(
+                    "error", path, f"nothing asks for {slot.name!r}", "slot-without-question", "give it `ask`"
+                )
+            if slot.name not in used:
+                hint = "no text or condition uses it; fine if your own code does"
+                yield Problem("warning", path, f"{slot.name!r} is asked for and never used", "slot-unused", hint)
+        for i, way in enumerate(state.transitions):
+            for name in (way.when.slots if way.when else None) or ():
+                if name not in filled:
+                    path = f"states[{at}].transitions[{i}].when.slots"
+                    yield Problem("error", path, f"no state asks for {name!r}", "unknown-slot", _near(name, filled))
+
+
+def _names(kind: type[Template] | type[Expression], text: str) -> frozenset[str]:
+    try:
+        return kind(text).names
+    except DefinitionError:
+        return frozenset()
+
+
+def _shadowed(config: AgentConfig) -> Iterator[Problem]:
+    """Ways out behind one that is always open."""
+    for at, state in enumerate(config.states):
+        ordered = sorted(enumerate(state.transitions), key=lambda one: -one[1].priority)
+        always: int | None = None
+        for i, way in ordered:
+            by_event = way.when is not None and (way.when.intent or way.when.dtmf)
+            if always is not None and not by_event:
+                message = f"transitions[{always}] is always taken before this one"
+                hint = "give this one a higher priority, or that one a condition"
+                yield Problem("warning", f"states[{at}].transitions[{i}]", message, "shadowed-transition", hint)
+            elif way.when is None:
+                always = i
+
+
+def _models(config: AgentConfig) -> Iterator[Problem]:
+    for at, state in enumerate(config.states):
+        rules = state.transitions or state.slots or state.terminal or state.dtmf
+        if state.prompt_template and not rules:
+            message = f"{state.name!r} needs a model, and none is connected in this version"
+            yield Problem("warning", f"states[{at}].prompt_template", message, "needs-model")

@@ -1,0 +1,179 @@
+"""The proofs: every planted defect is found at its place, and sound machines have none."""
+
+import copy
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fastagent.afsm.config import load
+from fastagent.afsm.proofs import check
+
+Document = dict[str, Any]
+
+PHARMACY = Path(__file__).parents[2] / "examples/pharmacy/pharmacy.yaml"
+
+
+def found(document: Document) -> list[tuple[str, str, str]]:
+    """The severity, rule and place of every problem."""
+    return [(one.severity, one.rule, one.path) for one in check(load(document)[0])]
+
+
+def sound(rng: random.Random) -> Document:
+    """A random machine with nothing wrong with it: a chain with extra ways, ending in a goodbye."""
+    count = rng.randint(2, 9)
+    names = [f"state {at}" for at in range(count)]
+    states: list[Document] = []
+    for at, name in enumerate(names):
+        slot = f"slot_{at}"
+        ahead = [names[rng.randint(at + 1, count - 1)] for _ in range(rng.randint(0, 2))] if at + 1 < count else []
+        ways: list[Document] = [
+            *({"to": to, "when": [f"phrase {at} {i}"]} for i, to in enumerate(ahead)),
+            {"to": names[at + 1] if at + 1 < count else "end", "when": {"slots": [slot]}},
+        ]
+        state: Document = {
+            "name": name,
+            "slots": [
+                {"name": slot, "type": rng.choice(["text", "number", "date", "yes_no"]), "ask": f"Question {at}?"}
+            ],
+            "transitions": ways,
+        }
+        if rng.random() < 0.5:
+            state["dtmf"] = {"menu": {"1": "end", "2": rng.choice(names)}}
+        if rng.random() < 0.5:
+            state["no_input"] = {"prompts": [f"{{{{ {slot} }}}} or {{{{ shop }}}}?"], "then": "end"}
+        states.append(state)
+    states.append({"name": "end", "say": "Goodbye from {{ shop }}.", "terminal": True})
+    rng.shuffle(states)
+    return {"initial_state": names[0], "variables": {"shop": "us"}, "states": states}
+
+
+def state(document: Document, name: str) -> tuple[int, Document]:
+    at = next(at for at, one in enumerate(document["states"]) if one["name"] == name)
+    return at, document["states"][at]
+
+
+def undefined_target(document: Document, rng: random.Random) -> tuple[str, str]:
+    at, one = state(document, "state 0")
+    one["transitions"].append({"to": "nowhere", "when": ["somewhere else"]})
+    return "undefined-target", f"states[{at}].transitions[{len(one['transitions']) - 1}].to"
+
+
+def unreachable(document: Document, rng: random.Random) -> tuple[str, str]:
+    document["states"].append({"name": "island", "transitions": [{"to": "end", "when": ["x"]}]})
+    return "unreachable-state", f"states[{len(document['states']) - 1}]"
+
+
+def no_way_out(document: Document, rng: random.Random) -> tuple[str, str]:
+    _, one = state(document, "state 0")
+    one["transitions"].append({"to": "trap", "when": ["into the trap"]})
+    document["states"].append({"name": "trap", "say": "Ha.", "transitions": [{"to": "trap", "when": ["x"]}]})
+    return "no-way-out", f"states[{len(document['states']) - 1}]"
+
+
+def no_end(document: Document, rng: random.Random) -> tuple[str, str]:
+    state(document, "end")[1]["terminal"] = False
+    return "no-end", "states"
+
+
+def unknown_name(document: Document, rng: random.Random) -> tuple[str, str]:
+    at, one = state(document, "end")
+    one["say"] = "Goodbye {{ caler }}."
+    return "unknown-name", f"states[{at}].say"
+
+
+def broken_template(document: Document, rng: random.Random) -> tuple[str, str]:
+    at, one = state(document, "end")
+    one["say"] = "Goodbye {{ shop."
+    return "template", f"states[{at}].say"
+
+
+def broken_expression(document: Document, rng: random.Random) -> tuple[str, str]:
+    at, one = state(document, "state 0")
+    one["transitions"].insert(0, {"to": "end", "when": "slot_0 >"})
+    return "expression", f"states[{at}].transitions[0].when.expression"
+
+
+def key_prefix(document: Document, rng: random.Random) -> tuple[str, str]:
+    at, one = state(document, "state 0")
+    one["dtmf"] = {"menu": {"1": "end", "12": "end"}}
+    return "dtmf-prefix", f"states[{at}].dtmf.menu"
+
+
+def unused_slot(document: Document, rng: random.Random) -> tuple[str, str]:
+    at, one = state(document, "state 0")
+    one["slots"].append({"name": "forgotten", "ask": "What for?"})
+    return "slot-unused", f"states[{at}].slots[1]"
+
+
+def silent_slot(document: Document, rng: random.Random) -> tuple[str, str]:
+    at, one = state(document, "state 0")
+    one["slots"][0]["ask"] = ""
+    return "slot-without-question", f"states[{at}].slots[0]"
+
+
+def unknown_slot(document: Document, rng: random.Random) -> tuple[str, str]:
+    at, one = state(document, "state 0")
+    one["transitions"].insert(0, {"to": "end", "when": {"slots": ["slot_zero"]}})
+    return "unknown-slot", f"states[{at}].transitions[0].when.slots"
+
+
+def shadowed(document: Document, rng: random.Random) -> tuple[str, str]:
+    at, one = state(document, "state 0")
+    one["transitions"] = [*one["transitions"], {"to": "end"}, {"to": "end", "when": "shop == 'us'"}]
+    return "shadowed-transition", f"states[{at}].transitions[{len(one['transitions']) - 1}]"
+
+
+def model_needed(document: Document, rng: random.Random) -> tuple[str, str]:
+    _, one = state(document, "state 0")
+    one["transitions"].append({"to": "talk", "when": ["talk"]})
+    document["states"].append({"name": "talk", "allowed_transitions": ["end"], "prompt_template": "Be kind."})
+    return "needs-model", f"states[{len(document['states']) - 1}].prompt_template"
+
+
+DEFECTS: list[Callable[[Document, random.Random], tuple[str, str]]] = [
+    undefined_target, unreachable, no_way_out, no_end, unknown_name, broken_template, broken_expression, key_prefix,
+    unused_slot, silent_slot, unknown_slot, shadowed, model_needed,
+]  # fmt: skip
+
+
+def test_two_hundred_sound_machines_have_no_problem() -> None:
+    for seed in range(200):
+        document = sound(random.Random(seed))
+        assert found(document) == [], document
+
+
+@pytest.mark.parametrize("plant", DEFECTS, ids=lambda plant: plant.__name__)
+def test_a_planted_defect_is_found_in_every_one_of_two_hundred_machines(
+    plant: Callable[[Document, random.Random], tuple[str, str]],
+) -> None:
+    for seed in range(200):
+        rng = random.Random(seed)
+        document = copy.deepcopy(sound(rng))
+        rule, path = plant(document, rng)
+        assert (rule, path) in [(rule, path) for _, rule, path in found(document)], document
+
+
+def test_errors_come_before_warnings_and_have_hints() -> None:
+    rng = random.Random(1)
+    document = sound(rng)
+    unreachable(document, rng)
+    no_way_out(document, rng)
+    problems = check(load(document)[0])
+    assert [one.severity for one in problems] == ["error", "warning"]
+    assert all(one.hint for one in problems)
+    assert str(problems[0]).startswith("error: states[")
+
+
+def test_a_misspelled_target_is_told_its_right_name() -> None:
+    document = sound(random.Random(1))
+    state(document, "state 0")[1]["transitions"].append({"to": "emd", "when": ["x"]})
+    (problem,) = check(load(document)[0])
+    assert problem.hint == "did you mean 'end'?"
+
+
+def test_the_example_is_sound() -> None:
+    assert found(yaml.safe_load(PHARMACY.read_text())) == []
