@@ -141,6 +141,8 @@ class StateConfig(_Model):
     dtmf: DtmfConfig | None = None
     no_input: RepromptConfig | None = None
     no_match: RepromptConfig | None = None
+    tools: list[Name] = Field(default_factory=list)
+    """Names of the agent's Python tools that the model may use here."""
     max_turns: int | None = Field(None, ge=1, le=1000)
     on_max_turns: Name | None = None
     interruptible: bool = True

@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastagent.afsm.llm import Llm
 
 _VERSION = 1
 
@@ -41,6 +44,8 @@ class ConversationContext:
         """What was asked for and given, by slot."""
         self.variables: dict[str, Any] = {}
         """The agent's own variables."""
+        self.model: Llm | None = None
+        """The session's language model, if it has one."""
         self._speak: Callable[[str], None] | None = None
 
     def say(self, text: str) -> None:

@@ -6,6 +6,7 @@ are filled, the first way out whose condition holds is taken. What fits nothing 
 state has prompts for it.
 """
 
+from collections.abc import AsyncIterator, Mapping
 from datetime import date, datetime
 from typing import Any
 
@@ -13,8 +14,11 @@ from fastagent.afsm import slots, understand
 from fastagent.afsm.config import AgentConfig, RepromptConfig, SlotConfig, StateConfig, TransitionConfig, When
 from fastagent.afsm.context import ConversationContext
 from fastagent.afsm.expressions import Expression
+from fastagent.afsm.llm import Llm
+from fastagent.afsm.model import ModelTurn, Scene
 from fastagent.afsm.state import AFSMState, StateResult
 from fastagent.afsm.templates import template
+from fastagent.afsm.tools import Tool
 
 RETURN = "@return"
 _STACK = "_return_to"
@@ -27,7 +31,7 @@ _TRIES = 2  # of our own prompts, where the state has none
 class DeclaredState(AFSMState):
     """One state of a declarative agent."""
 
-    def __init__(self, config: StateConfig, agent: AgentConfig) -> None:
+    def __init__(self, config: StateConfig, agent: AgentConfig, tools: Mapping[str, Tool] | None = None) -> None:
         allowed = list(dict.fromkeys([*config.targets, *(one.to for one in agent.global_transitions)]))
         if RETURN in allowed:
             allowed = [*(name for name in allowed if name != RETURN), *(state.name for state in agent.states)]
@@ -39,6 +43,7 @@ class DeclaredState(AFSMState):
             interruptible=config.interruptible,
         )
         self._config, self._agent = config, agent
+        self._tools = _Shared({name: tool for name, tool in (tools or {}).items() if name in config.tools})
         self._ways = sorted([*config.transitions, *agent.global_transitions], key=lambda way: -way.priority)
         self._turns = self._misses = 0
         self._asked: str | None = None
@@ -77,7 +82,7 @@ class DeclaredState(AFSMState):
 
     # -- a turn ----------------------------------------------------------------------------------------------------
 
-    async def process(self, input_text: str, context: ConversationContext) -> StateResult:
+    async def process(self, input_text: str, context: ConversationContext) -> Any:
         """Answer an utterance."""
         self._turns += 1
         if self._config.max_turns is not None and self._turns > self._config.max_turns:
@@ -87,6 +92,8 @@ class DeclaredState(AFSMState):
         way = self._way(context, text=input_text)
         if way is not None:
             return self._go(way, context)
+        if self._config.prompt_template and context.model is not None:
+            return self._ask_model(context.model, input_text, context)
         slot = self._slot()
         if slot is not None:
             value = slots.parse(slot.type, input_text, _rules(slot), _today())
@@ -94,6 +101,43 @@ class DeclaredState(AFSMState):
         if not self._ways and self._config.prompt_template:
             return StateResult(await self._generate_response(input_text, context))
         return self._no_match(context)
+
+    async def _ask_model(
+        self, model: Llm, input_text: str, context: ConversationContext
+    ) -> AsyncIterator[str | StateResult]:
+        """Let the model speak; what it proposes is applied when it has ended."""
+        turn = ModelTurn(model, self._scene(context), context, _today())
+        async for event in turn.run(input_text):
+            if isinstance(event, StateResult):
+                for name, value in turn.filled.items():
+                    context.slots[name] = value
+                    self._filled_here.add(name)
+                self.scratchpad = self.scratchpad if turn.notes is None else turn.notes
+                self._left = turn.next_state is not None
+                event = self._settled(event, context)
+            yield event
+
+    def _settled(self, result: StateResult, context: ConversationContext) -> StateResult:
+        """Where the model went nowhere, the state's own conditions may still lead on."""
+        if result.next_state is not None or self._missing(context) is not None or not self._config.slots:
+            return result
+        way = self._way(context)
+        return result if way is None else self._go(way, context)
+
+    def _scene(self, context: ConversationContext) -> Scene:
+        about = {state.name: state.description for state in self._agent.states}
+        about |= {way.to: way.description for way in self._ways if way.description}
+        targets = [name for name in self._config.allowed_transitions if name in about]
+        targets += [way.to for way in self._config.transitions if way.to in about and way.to not in targets]
+        return Scene(
+            instructions=self._render(self._config.prompt_template, context),
+            targets=[(name, about[name]) for name in targets],
+            slots=[(slot, _rules(slot)) for slot in self._config.slots],
+            tools=self._tools,
+            scratchpad=self.scratchpad,
+            notes=self._agent.scratchpad_enabled,
+            opens=frozenset(state.name for state in self._agent.states if state.opening),
+        )
 
     async def on_dtmf(self, digits: str, context: ConversationContext) -> StateResult:
         """Answer keys: the menu, a way out, or the slot."""
@@ -258,9 +302,16 @@ def _rules(slot: SlotConfig) -> slots.SlotRules:
     )
 
 
-def states_of(config: AgentConfig) -> list[AFSMState]:
-    """Return the states of a declarative agent."""
-    return [DeclaredState(state, config) for state in config.states]
+def states_of(config: AgentConfig, tools: Mapping[str, Tool] | None = None) -> list[AFSMState]:
+    """Return the states of a declarative agent, whose tools are found by name."""
+    return [DeclaredState(state, config, tools) for state in config.states]
+
+
+class _Shared(dict[str, Tool]):
+    """Tools are not copied for each session."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
+        return self
 
 
 def fixed_phrases(config: AgentConfig) -> list[str]:

@@ -77,8 +77,10 @@ async def collect(response: Response) -> Step:
 async def _worked(work: Callable[[], Any], speak: Callable[[str], None]) -> Any:
     """Return what a state returns: a value, a coroutine's, or the last one of a generator whose texts are speech."""
     result = work()
+    if isawaitable(result):
+        result = await result
     if not isinstance(result, AsyncIterator):
-        return await result if isawaitable(result) else result
+        return result
     last: Any = StateResult("")
     async for piece in result:
         if isinstance(piece, str):
@@ -86,6 +88,12 @@ async def _worked(work: Callable[[], Any], speak: Callable[[str], None]) -> Any:
         else:
             last = piece
     return last
+
+
+def _unsaid(response: str, said: str) -> str:
+    """Return a response without what was said of it already: a state may stream a text and return it as well."""
+    whole, begun = " ".join(response.split()), " ".join(said.split())
+    return whole[len(begun) :].strip() if begun and whole.startswith(begun) else response
 
 
 class AFSM:
@@ -218,7 +226,7 @@ class Machine:
     async def _apply(self, value: Any, said: str, *, entering: bool) -> Step:
         result = StateResult.of(value)
         transition, refused = self._commit(result.next_state)
-        rest = result.response
+        rest = _unsaid(result.response, said)
         if transition is not None or entering:
             opening = await self.state.on_enter(self.context) or ""
             rest = f"{rest} {opening}".strip()

@@ -224,5 +224,7 @@ def _models(config: AgentConfig) -> Iterator[Problem]:
     for at, state in enumerate(config.states):
         rules = state.transitions or state.slots or state.terminal or state.dtmf
         if state.prompt_template and not rules:
-            message = f"{state.name!r} needs a model, and none is connected in this version"
-            yield Problem("warning", f"states[{at}].prompt_template", message, "needs-model")
+            message = f"{state.name!r} can do nothing without a model"
+            hint = "set OPENAI_API_KEY or llm_config.base_url, or give it slots or transitions that need none"
+            if not config.llm_config:
+                yield Problem("warning", f"states[{at}].prompt_template", message, "needs-model", hint)

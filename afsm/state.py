@@ -107,8 +107,26 @@ class AFSMState:
         return None
 
     async def _generate_response(self, input_text: str, context: ConversationContext) -> str:
-        """Return the answer's text. Without a model a state can only say that it has none."""
-        return "I'm sorry, I can't help with that yet."
+        """Return the answer's text, asked of the session's model and spoken as it comes.
+
+        The model is told the state's description, what is known, and the conversation as it was heard. Without a model
+        a state can only say that it has none.
+
+        Raises:
+            LlmError: the model did not answer.
+        """
+        if context.model is None:
+            return "I'm sorry, I can't help with that yet."
+        from fastagent.afsm.llm import LlmRequest, TextDelta
+        from fastagent.afsm.prompt import messages
+
+        chat = messages(self.description, input_text, context, scratchpad=self.scratchpad, ways="")
+        pieces: list[str] = []
+        async for event in context.model.stream(LlmRequest(chat)):
+            if isinstance(event, TextDelta):
+                context.say(event.text)
+                pieces.append(event.text)
+        return "".join(pieces)
 
     def _determine_next_state(self, input_text: str, response: str) -> str | None:
         """Return the name of the next state; None stays."""

@@ -1,12 +1,13 @@
 """`FastAgent`: a machine of states, and how it takes turns."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastagent.afsm.config import AgentConfig
 from fastagent.afsm.declared import fixed_phrases, states_of
 from fastagent.afsm.machine import AFSM
 from fastagent.afsm.state import AFSMState
+from fastagent.afsm.tools import Tool, tool
 from fastagent.media.turn_config import TurnConfig
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ class FastAgent:
         agent_id: its name in routes and metrics.
         states: its states; each session works on copies of its own.
         initial_state: the name of the first one.
-        llm_config: of the model that `_generate_response` asks; kept for a later release.
+        llm_config: of the model that `_generate_response` asks: `model`, `temperature`, `max_tokens`, `base_url`,
+            `api_key` or `api_key_env`, `timeout`, `extra`, and `fallbacks`, a list of the same.
         turn_config: see `TurnConfig`; a dict of its fields will do.
         goodbye: said when the line is given back after silence.
         no_input_timeout: seconds of silence, after the agent has spoken, before it asks again.
@@ -60,8 +62,10 @@ class FastAgent:
         self.phrases = [*phrases, goodbye]
 
     @classmethod
-    def from_config(cls, agent_id: str, config: AgentConfig) -> "FastAgent":
-        """Return the agent that a declarative configuration describes.
+    def from_config(
+        cls, agent_id: str, config: AgentConfig, *, tools: Iterable[Tool | Callable[..., Any]] = ()
+    ) -> "FastAgent":
+        """Return the agent that a declarative configuration describes; its states name the tools that they offer.
 
         Raises:
             DefinitionError: the states make no machine.
@@ -69,7 +73,7 @@ class FastAgent:
         """
         return cls(
             agent_id,
-            states_of(config),
+            states_of(config, {one.name: one for one in map(tool, tools)}),
             config.initial_state,
             config.llm_config,
             turn_config=config.turn_config,

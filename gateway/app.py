@@ -15,6 +15,8 @@ from typing import Any
 from aiohttp import web
 
 from fastagent import __version__
+from fastagent.afsm.errors import DefinitionError
+from fastagent.afsm.llm import Llm
 from fastagent.connectors.leg import CallLeg
 from fastagent.connectors.trust import networks
 from fastagent.connectors.twilio.connector import TwilioConfig, TwilioConnection
@@ -24,6 +26,7 @@ from fastagent.gateway.agent_files import AgentFiles
 from fastagent.gateway.health import LatencyWindow
 from fastagent.gateway.http import HttpSurface, refuse_encodings
 from fastagent.gateway.metrics import Metrics
+from fastagent.gateway.models import Models
 from fastagent.gateway.session import Services, Session
 from fastagent.gateway.sessions import Sessions
 from fastagent.gateway.settings import Settings, secret
@@ -91,6 +94,11 @@ class Gateway:
         self.host, self.port = self.settings.host, self.settings.port
         self._make_speech = make_speech or (_scripted if self.settings.speech == "scripted" else _embedded)
         self._make_vad = make_vad
+        self._models = Models(
+            api_key=secret(self.settings.openai_api_key),
+            base_url=self.settings.openai_base_url,
+            on_fault=lambda name, kind: self.metrics.provider_errors.labels("llm", kind).inc(),
+        )
         self._services: Services | None = None
         self._connections: list[TwilioConnection] = []
         self._runner: web.AppRunner | None = None
@@ -192,6 +200,7 @@ class Gateway:
         engine = await loop.run_in_executor(self._vad_executor, self._make_vad)
         speech = self._make_speech(self._speech_executor)
         await asyncio.gather(speech.stt.warm_up(), speech.tts.warm_up())
+        await self._models.warm_up(agent.llm_config for agent in self.agents.values())
         renderer = Renderer(speech.tts)
         fixed = [phrases.ALL, *(agent.phrases for agent in self.agents.values())]
         for texts in fixed:
@@ -210,8 +219,16 @@ class Gateway:
             lead_ms=self.settings.playout_lead_ms,
             turn_timeout_s=self.settings.default_timeout_seconds,
             log_transcripts=self.settings.log_transcripts,
+            model_for=self._model_for,
             on_response=self._responded,
         )
+
+    def _model_for(self, agent: FastAgent) -> Llm | None:
+        try:
+            return self._models.model_for(agent.llm_config)
+        except (DefinitionError, TypeError, ValueError) as error:
+            _log.error("agent %s has no model: %s", agent.agent_id, error)
+            return None
 
     def _responded(self, seconds: float) -> None:
         self._latency.add(seconds)
@@ -232,6 +249,7 @@ class Gateway:
             self._warming.cancel()
         for connection in self._connections:
             await connection.aclose()
+        await self._models.aclose()
         await runner.cleanup()
         self._speech_executor.shutdown(wait=False, cancel_futures=True)
         self._vad_executor.shutdown(wait=False, cancel_futures=True)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastagent.afsm.context import ConversationContext
+from fastagent.afsm.llm import Llm
 from fastagent.afsm.machine import Machine, Response, Step, Transition
 from fastagent.connectors.leg import CallLeg, DtmfReceived, HangupReason, LegEnded, MarkReached
 from fastagent.gateway import phrases
@@ -55,6 +56,8 @@ class Services:
     turn_timeout_s: float = 30.0
     max_failures: int = 3
     log_transcripts: bool = False
+    model_for: Callable[[FastAgent], Llm | None] = lambda agent: None
+    """The language model of an agent, if there is one."""
     on_response: Callable[[float], None] = lambda seconds: None
     """Told of every answer: seconds from the caller's last sound to its first audio."""
 
@@ -82,6 +85,7 @@ class Session:
         self.machine = Machine(
             agent.afsm, ConversationContext(max_history=agent.max_history), on_transition=self._transitioned
         )
+        self.machine.context.model = services.model_for(agent)
         self.record = SessionRecord(self.id, agent.agent_id, leg.info, datetime.now(UTC), agent.afsm.initial_state)
         self.speaker = Speaker(
             leg,

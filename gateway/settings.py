@@ -18,6 +18,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, alias="PORT", ge=0, le=65535)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="LOG_LEVEL")
     openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
+    openai_base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
     max_sessions: int = Field(100, alias="MAX_SESSIONS", ge=1)
     default_timeout_seconds: float = Field(30.0, alias="DEFAULT_TIMEOUT_SECONDS", gt=0, le=600)
     websocket_ping_interval: float = Field(5.0, alias="WEBSOCKET_PING_INTERVAL", gt=0)
@@ -46,7 +47,13 @@ class Settings(BaseSettings):
         return parts
 
     @field_validator(
-        "public_base_url", "twilio_account_sid", "twilio_auth_token", "openai_api_key", "redis_url", mode="before"
+        "public_base_url",
+        "twilio_account_sid",
+        "twilio_auth_token",
+        "openai_api_key",
+        "openai_base_url",
+        "redis_url",
+        mode="before",
     )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:

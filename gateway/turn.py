@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from fastagent.afsm.llm import LlmError
 from fastagent.afsm.machine import Response, Said, Step
 from fastagent.connectors.leg import HangupReason
 from fastagent.gateway import phrases
@@ -69,6 +70,9 @@ class Turn:
             session.services.metrics.provider_errors.labels(session.services.renderer.tts.name, "speech").inc()
             _log.warning("synthesis failed", extra={"session_id": session.id, "error": str(error)})
             await self._apologise("synthesis")
+        except LlmError as error:
+            _log.warning("model failed", extra={"session_id": session.id, "kind": error.kind})
+            await self._apologise("model", hopeless=error.kind == "auth")
         except TimeoutError:
             session.services.metrics.turn_timeouts.inc()
             _log.warning("turn timed out", extra={"session_id": session.id, "state": self.record.state})
@@ -93,7 +97,8 @@ class Turn:
                         await self._say(sentence)
         assert step is not None
         rest = session.agent.goodbye if step.gives_up else step.rest
-        for sentence in [*sentences.flush(), rest]:
+        held = [] if step.metadata.get("truncated") else sentences.flush()  # half a sentence is not said
+        for sentence in [*held, rest]:
             await self._say(sentence)
         await session.speaker.finish()
 
@@ -144,12 +149,12 @@ class Turn:
         finally:
             thinking.cancel()
 
-    async def _apologise(self, reason: str) -> None:
-        """Say something that needs no provider."""
+    async def _apologise(self, reason: str, *, hopeless: bool = False) -> None:
+        """Say something that needs no provider; a call that cannot get better is given up."""
         session = self._session
         session.failures += 1
         session.services.metrics.filler.labels(reason).inc()
-        gives_up = session.failures >= session.services.max_failures
+        gives_up = hopeless or session.failures >= session.services.max_failures
         if gives_up:
             self._ending = HangupReason.AGENT_FAILED
         phrase = phrases.GIVE_UP if gives_up else phrases.APOLOGY

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from fastagent.afsm import AFSMState, ConversationContext, StateResult
+from fastagent.afsm.llm import Llm
 from fastagent.connectors.leg import HangupReason
 from fastagent.gateway import phrases
 from fastagent.gateway.agent import FastAgent
@@ -159,6 +160,7 @@ async def call(
     delay_s: float = 0.0,
     kept: Sequence[str] = phrases.ALL,
     turn_timeout_s: float = 30.0,
+    model: Llm | None = None,
     **agent_options: Any,
 ) -> AsyncIterator[World]:
     """Put a call through to an agent."""
@@ -176,6 +178,7 @@ async def call(
         ticker=Ticker(),
         metrics=Metrics("test"),
         turn_timeout_s=turn_timeout_s,
+        model_for=lambda agent: model,
     )
     leg = MemoryLeg(delay_s=delay_s)
     session = Session(leg, agent, services)

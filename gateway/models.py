@@ -1,0 +1,72 @@
+"""Language models for agents: a chain of endpoints from `llm_config` and the environment."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from importlib import import_module
+from typing import Any
+
+from fastagent.afsm.endpoints import EndpointChain
+from fastagent.afsm.errors import DefinitionError
+from fastagent.afsm.llm import FaultKind, Llm
+from fastagent.afsm.openai_llm import OpenAiConfig, OpenAiLlm
+
+_OWN = {"api_key_env", "timeout", "fallbacks"}
+
+
+class Models:
+    """Makes one model per configuration, and closes them all."""
+
+    def __init__(
+        self, *, api_key: str | None, base_url: str | None, on_fault: Callable[[str, FaultKind], None]
+    ) -> None:
+        self._api_key, self._base_url, self._on_fault = api_key, base_url, on_fault
+        self._made: dict[str, Llm] = {}
+        self._endpoints: list[OpenAiLlm] = []
+
+    def model_for(self, llm_config: dict[str, Any]) -> Llm | None:
+        """Return the model of an agent; None where neither it nor the environment names an endpoint.
+
+        Raises:
+            DefinitionError: an unknown key, or a value of the wrong kind.
+        """
+        configs = [llm_config, *llm_config.get("fallbacks", [])]
+        endpoints = [one for one in map(self._config, configs) if one.api_key or one.base_url]
+        if not endpoints:
+            return None
+        key = repr(endpoints)
+        if key not in self._made:
+            models = [OpenAiLlm(one) for one in endpoints]
+            self._endpoints += models
+            self._made[key] = EndpointChain(models, on_fault=self._on_fault)
+        return self._made[key]
+
+    def _config(self, given: dict[str, Any]) -> OpenAiConfig:
+        known = {field.name for field in fields(OpenAiConfig)}
+        unknown = sorted(set(given) - known - _OWN)
+        if unknown:
+            raise DefinitionError(f"llm_config: unknown {', '.join(unknown)}")
+        options = {name: value for name, value in given.items() if name in known}
+        if "timeout" in given:
+            options["first_token_s"] = float(given["timeout"])
+        named = given.get("api_key_env")
+        options.setdefault("api_key", os.environ.get(named) if named else self._api_key)
+        options.setdefault("base_url", self._base_url)
+        return OpenAiConfig(**options)
+
+    async def warm_up(self, llm_configs: Iterable[dict[str, Any]]) -> None:
+        """Load the client library in a thread, if any agent has a model: it takes a second."""
+        try:
+            wanted = any([self.model_for(one) for one in llm_configs])
+        except (DefinitionError, TypeError, ValueError):
+            return  # told when the agent is called
+        if wanted:
+            await asyncio.to_thread(import_module, "openai")
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for endpoint in self._endpoints:
+            await endpoint.aclose()
+        self._endpoints.clear()
+        self._made.clear()
