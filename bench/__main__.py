@@ -25,7 +25,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import interruptions, vad
+from bench import engine, interruptions, vad
 from fastagent.media.speech.scripted import prepared_speech
 from fastagent.media.wav import write_wav
 
@@ -225,6 +225,8 @@ def main() -> None:
     )
     console.print("[bold]Voice activity: the batched pass[/bold]")
     vad.main()
+    console.print("\n[bold]The machine[/bold]")
+    engine.main()
     console.print("\n[bold]Interruptions[/bold]")
     print("\n".join(interruptions.report(asyncio.run(interruptions.measure()))))
     console.print("\n[bold]Calls[/bold]")

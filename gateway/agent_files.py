@@ -77,7 +77,7 @@ class AgentFiles:
             return
         self._looked_at = now
         for path in sorted(self._directory.glob("*")) if self._directory.is_dir() else ():
-            if path.suffix in _SUFFIXES and (agent := self._load(path)) is not None:
+            if path.suffix in _SUFFIXES and not path.stem.endswith(".test") and (agent := self._load(path)) is not None:
                 yield agent
 
     def _load(self, path: Path) -> FastAgent | None:

@@ -5,6 +5,7 @@ import typer
 from fastagent.gateway.cli.call import OrderedCommand, call
 from fastagent.gateway.cli.chat import chat
 from fastagent.gateway.cli.check import check
+from fastagent.gateway.cli.conversations import converse
 from fastagent.gateway.cli.diagram import diagram
 from fastagent.gateway.cli.serve import serve
 
@@ -20,6 +21,7 @@ app.command(cls=OrderedCommand)(call)
 app.command()(chat)
 app.command()(check)
 app.command()(diagram)
+app.command("test")(converse)
 
 
 @app.command()

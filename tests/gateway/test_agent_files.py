@@ -163,3 +163,44 @@ def test_a_diagram_marks_what_is_wrong(faulty: Path) -> None:
     assert "    s0 --> s2 : wants a refill" in out
     assert "    s4 --> [*]" in out
     assert "    class s2,s3 problem" in out
+
+
+SCRIPT = ROOT / "examples/pharmacy/pharmacy.test.yaml"
+
+
+def test_the_scripted_conversations_of_the_example_pass() -> None:
+    code, out, _ = fastagent("test", str(SCRIPT))
+    assert code == 0, out
+    assert out.splitlines()[-1] == "4 passed, 0 failed"
+
+
+def test_what_does_not_come_as_expected_is_told_with_its_step(tmp_path: Path) -> None:
+    (tmp_path / "pharmacy.yaml").write_text(PHARMACY.read_text())
+    (tmp_path / "wrong.yaml").write_text(
+        "agent: pharmacy.yaml\nconversations:\n  - name: wrong\n    steps:\n"
+        "      - {say: a refill, state: hours, reply: nonsense, slots: {number: 5}, ends: true}\n"
+        "      - {say: bye}\n"
+    )
+    code, out, _ = fastagent("test", "--json", str(tmp_path / "wrong.yaml"))
+    assert code == 1
+    ((first, second, third, fourth),) = [result["failures"] for result in json.loads(out)]
+    assert first.startswith("step 1: the state is 'refill', not 'hours'")
+    assert second.startswith("step 1: the reply has no 'nonsense'")
+    assert third == "step 1: the slot 'number' is None, not 5"
+    assert fourth == "step 1: the call goes on"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("agent: none.yaml\nconversations: [{name: a, steps: [{say: x}]}]", "No such file"),
+        ("agent: a.yaml\nconversations: [{name: a, steps: [{say: x, keys: '1'}]}]", "one of `say`, `keys`"),
+        ("agent: a.yaml\nconversations: [{name: a, steps: [{sya: x}]}]", "sya"),
+    ],
+)
+def test_a_script_that_is_wrong_says_why(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "script.yaml"
+    path.write_text(text)
+    code, out, _ = fastagent("test", str(path))
+    assert code == 1
+    assert message in out
