@@ -67,7 +67,7 @@ class DeclaredState(AFSMState):
         opening = self._render(self._config.opening, context)
         if not context.history and self.name == self._agent.initial_state:
             opening = f"{self._render(self._agent.greeting, context)} {opening}"
-        return f"{opening} {self._ask(context)}".strip()
+        return " ".join(f"{opening} {self._ask(context)}".split())
 
     def _missing(self, context: ConversationContext) -> SlotConfig | None:
         return next((slot for slot in self._config.slots if slot.required and slot.name not in context.slots), None)

@@ -86,11 +86,11 @@ def main() -> None:
     print("what                                  CPU        baseline                ratio   goal")
     turn, python = cost["declared_turn_us"], cost["python_turn_us"]
     print(
-        f"rule-based turn of a YAML agent  {turn:7.0f} us   Python states {python:5.0f} us {turn / python:8.1f}x   1000 us"
+        f"rule-based turn of a YAML agent{turn:7.0f} us   Python states {python:5.0f} us {turn / python:8.1f}x   1000 us"
     )
     token, bare = cost["token_us"], cost["bare_token_us"]
     print(
-        f"streamed token to sentences      {token:7.1f} us   bare generator {bare:4.1f} us {token / bare:8.1f}x     50 us"
+        f"streamed token to sentences    {token:7.1f} us   bare generator {bare:4.1f} us {token / bare:8.1f}x     50 us"
     )
 
 
