@@ -11,12 +11,20 @@ from datetime import date, datetime
 from typing import Any
 
 from fastagent.afsm import slots, understand
-from fastagent.afsm.config import AgentConfig, RepromptConfig, SlotConfig, StateConfig, TransitionConfig, When
+from fastagent.afsm.config import (
+    AgentConfig,
+    DtmfConfig,
+    RepromptConfig,
+    SlotConfig,
+    StateConfig,
+    TransitionConfig,
+    When,
+)
 from fastagent.afsm.context import ConversationContext
 from fastagent.afsm.expressions import Expression
 from fastagent.afsm.llm import Llm
 from fastagent.afsm.model import ModelTurn, Scene
-from fastagent.afsm.state import AFSMState, StateResult
+from fastagent.afsm.state import AFSMState, KeyRules, StateResult
 from fastagent.afsm.templates import template
 from fastagent.afsm.tools import Tool
 
@@ -25,6 +33,7 @@ _STACK = "_return_to"
 _MAX_STACK = 8
 _NOT_HEARD = "I didn't hear anything."
 _NOT_UNDERSTOOD = "Sorry, I didn't get that."
+_BY_KEYS = frozenset({"digits", "phone", "number", "date", "time"})
 _TRIES = 2  # of our own prompts, where the state has none
 
 
@@ -148,7 +157,7 @@ class DeclaredState(AFSMState):
         if way is not None:
             return self._go(way, context)
         slot = self._slot()
-        if slot is None:
+        if slot is None or (self._config.dtmf and len(digits) < self._config.dtmf.min_digits):
             return self._no_match(context)
         if slot.type == "yes_no" or self._confirming is not None:
             text = {"1": "yes", "2": "no"}.get(digits, "")
@@ -173,16 +182,13 @@ class DeclaredState(AFSMState):
         return slots.complete(slot.type, text, _rules(slot)) if slot and self._confirming is None else None
 
     @property
-    def dtmf_max_digits(self) -> int:
-        """As many keys as the menu or the slot can take."""
-        slot, dtmf = self._slot(), self._config.dtmf
-        if slot is not None and self._confirming is None and slot.type in ("digits", "phone", "number", "date", "time"):
-            return slot.max_digits
-        return max([dtmf.max_digits, *map(len, dtmf.menu)]) if dtmf else 1
-
-    @dtmf_max_digits.setter
-    def dtmf_max_digits(self, value: int) -> None:
-        """The base class's default does not apply."""
+    def key_rules(self) -> KeyRules:
+        """As many keys as the slot or the menu can take."""
+        slot, dtmf = self._slot(), self._config.dtmf or DtmfConfig()
+        longest = max([dtmf.max_digits, *map(len, dtmf.menu)])
+        if slot is not None and self._confirming is None and slot.type in _BY_KEYS:
+            longest = slot.max_digits
+        return KeyRules(longest, dtmf.terminator, dtmf.inter_digit_seconds)
 
     # -- slots -----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ _CONFIRM = {"value", "spoken"}
 
 def check(config: AgentConfig) -> list[Problem]:
     """Return every problem of an agent, in the order of its document."""
-    rules = (_targets, _unreachable, _no_way_out, _texts, _expressions, _keys, _slots, _shadowed, _models)
+    rules = (_targets, _unreachable, _no_way_out, _texts, _expressions, _keys, _slots, _shadowed, _models, _unused)
     found = [problem for rule in rules for problem in rule(config)]
     return sorted(found, key=lambda problem: (problem.severity != "error", problem.path))
 
@@ -218,6 +218,14 @@ def _shadowed(config: AgentConfig) -> Iterator[Problem]:
                 yield Problem("warning", f"states[{at}].transitions[{i}]", message, "shadowed-transition", hint)
             elif way.when is None:
                 always = i
+
+
+def _unused(config: AgentConfig) -> Iterator[Problem]:
+    for name in ("stt_config", "tts_config"):
+        if getattr(config, name):
+            yield Problem(
+                "warning", name, "is not used by this version", "unused-config", "speech is chosen by FASTAGENT_SPEECH"
+            )
 
 
 def _models(config: AgentConfig) -> Iterator[Problem]:

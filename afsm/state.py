@@ -48,6 +48,17 @@ class StateResult:
         return cls(response, following, None if confidence is None else float(confidence), rest)
 
 
+@dataclass(frozen=True, slots=True)
+class KeyRules:
+    """When keys make an input."""
+
+    max_digits: int = 1
+    terminator: str = "#"
+    """Ends the input earlier; none if empty."""
+    inter_digit_s: float = 3.0
+    """So long without a key ends it, too."""
+
+
 class AFSMState:
     """A state of the machine; extend it and override `process`.
 
@@ -84,6 +95,11 @@ class AFSMState:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} -> {', '.join(self.allowed_transitions) or 'nothing'}>"
+
+    @property
+    def key_rules(self) -> KeyRules:
+        """When keys make an input for this state right now."""
+        return KeyRules(self.dtmf_max_digits)
 
     async def on_enter(self, context: ConversationContext) -> str:
         """Return what to say on entering this state, behind the response that led here; nothing by default."""

@@ -1,10 +1,10 @@
-"""Collecting keys: until there are enough, `#` ends them, or the caller stops pressing."""
+"""Collecting keys: until there are enough, the terminator ends them, or the caller stops pressing."""
 
 import asyncio
 from collections.abc import Callable
 
-_INTER_DIGIT_S = 3.0
-_TERMINATOR = "#"
+from fastagent.afsm.state import KeyRules
+
 _MAX = 64
 
 
@@ -16,17 +16,17 @@ class DigitCollector:
         self._digits = ""
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, digit: str, max_digits: int) -> None:
-        """Take a key. `#` alone is an input of its own where one key is enough."""
+    def add(self, digit: str, rules: KeyRules) -> None:
+        """Take a key. The terminator alone is an input of its own where one key is enough."""
         self._stop()
-        if digit == _TERMINATOR and (self._digits or max_digits > 1):
+        if digit == rules.terminator and (self._digits or rules.max_digits > 1):
             self._flush()
             return
         self._digits += digit
-        if len(self._digits) >= min(max_digits, _MAX):
+        if len(self._digits) >= min(rules.max_digits, _MAX):
             self._flush()
         else:
-            self._timer = self._loop.call_later(_INTER_DIGIT_S, self._flush)
+            self._timer = self._loop.call_later(rules.inter_digit_s, self._flush)
 
     def _flush(self) -> None:
         self._timer = None

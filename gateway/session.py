@@ -267,7 +267,7 @@ class Session:
         if not self._thinks_about_keys():
             self._interrupt_turn()
         self._stop_silence_timer()
-        self._digits.add(digit, self.machine.state.dtmf_max_digits)
+        self._digits.add(digit, self.machine.state.key_rules)
 
     def _thinks_about_keys(self) -> bool:
         return self._turn is not None and self._turn.record.cause == "dtmf" and not self._turn.committed

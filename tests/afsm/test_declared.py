@@ -60,7 +60,7 @@ async def test_a_refill_by_keys() -> None:
     session = pharmacy()
     await session.enter()
     await hear(session, "/1")
-    assert session.state.dtmf_max_digits == 6
+    assert session.state.key_rules.max_digits == 6
     step = await hear(session, "/123456", "/1")
     assert step.response == "On which day would you like to collect it?"
 
@@ -222,3 +222,15 @@ async def test_an_empty_utterance_is_not_understood(text: str) -> None:
     session = pharmacy()
     await session.enter()
     assert "Sorry" in (await session.step(text)).response
+
+
+async def test_the_keys_of_a_state_are_what_its_document_says() -> None:
+    dtmf = {"min_digits": 2, "max_digits": 4, "terminator": "*", "inter_digit_seconds": 1.5, "menu": {"12345": "a"}}
+    slot = {"name": "pin", "type": "text", "ask": "Your pin?"}
+    session = machine({"initial_state": "a", "states": [{"name": "a", "dtmf": dtmf, "slots": [slot]}]})
+    await session.enter()
+    rules = session.state.key_rules
+    assert (rules.max_digits, rules.terminator, rules.inter_digit_s) == (5, "*", 1.5)
+    assert "Sorry" in (await hear(session, "/1")).response
+    await hear(session, "/12")
+    assert session.context.slots == {"pin": "12"}
