@@ -153,7 +153,7 @@ class DeclaredState(AFSMState):
         target = self._config.dtmf.menu.get(digits) if self._config.dtmf else None
         if target is not None:
             return self._move(target, "", context)
-        way = self._way(context, keys=digits)
+        way = self._way(context, keys=digits) if digits else None
         if way is not None:
             return self._go(way, context)
         slot = self._slot()

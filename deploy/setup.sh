@@ -28,6 +28,7 @@ find_python() {
             "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null &&
             { echo "$candidate"; return; }
     done
+    return 0 # none: the caller sees to it
 }
 
 make_venv() { # make_venv DIR STAMP COMMAND...: a venv in which the command has succeeded for this stamp

@@ -15,6 +15,13 @@ class DigitCollector:
         self._loop, self._complete = loop, complete
         self._digits = ""
         self._timer: asyncio.TimerHandle | None = None
+        self._full_until = 0.0  # an input was complete by its length; its terminator may still come
+
+    def is_late_terminator(self, digit: str, rules: KeyRules) -> bool:
+        """Whether a key only ends an input that was complete already, as many callers are used to press it."""
+        late = digit == rules.terminator and not self._digits and self._loop.time() < self._full_until
+        self._full_until = 0.0
+        return late
 
     def add(self, digit: str, rules: KeyRules) -> None:
         """Take a key. The terminator alone is an input of its own where one key is enough."""
@@ -24,6 +31,8 @@ class DigitCollector:
             return
         self._digits += digit
         if len(self._digits) >= min(rules.max_digits, _MAX):
+            if rules.max_digits > 1:
+                self._full_until = self._loop.time() + rules.inter_digit_s
             self._flush()
         else:
             self._timer = self._loop.call_later(rules.inter_digit_s, self._flush)

@@ -47,7 +47,10 @@ def configure(level: str, form: Literal["json", "console", "auto"], pii: Pii) ->
     tail: list[Any] = (
         [upper, structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer()]
         if json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            # The pretty tracebacks would show local variables: callers' words and digits among them.
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[

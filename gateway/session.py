@@ -108,6 +108,7 @@ class Session:
         self._utterance = _Utterance()
         self._silence: asyncio.TimerHandle | None = None
         self._confirmed_at = 0.0
+        self._failing = False
         self._keys_waiting: deque[str] = deque(maxlen=_MAX_KEYS_WAITING)
 
     def now(self) -> float:
@@ -179,14 +180,20 @@ class Session:
         if self._ended.done():
             return
         self._loop.call_later(_CLOSING_S, self._end, reason)
+        self._keys_waiting.clear()
         self._interrupt_turn()
         self._start("closing", lambda: _fixed(phrases.CLOSING, self.machine.state.name), ending=reason)
 
     def failed(self, error: Exception) -> None:
-        """A callback raised: this call ends, the others do not notice."""
+        """A callback raised: this call ends, within some seconds whatever happens; the others do not notice."""
+        if self._failing or self._ended.done():
+            return
+        self._failing = True
+        self._loop.call_later(_CLOSING_S, self._end, HangupReason.INTERNAL_ERROR)
         _log.error("session failed", exc_info=error, extra={"session_id": self.id})
+        self.inbound.settle()
+        self._keys_waiting.clear()
         self.speaker.stop()
-        self._silence = None
         self._start("closing", lambda: _fixed(phrases.GIVE_UP, ""), ending=HangupReason.INTERNAL_ERROR)
 
     # -- turns -----------------------------------------------------------------------------------------------------
@@ -213,7 +220,7 @@ class Session:
         self._turn = self._turn_task = None
         if ending is not None:
             self._end(ending)
-        else:
+        elif not self.inbound.caller_speaks:
             self._start_silence_timer()
 
     def _interrupt_turn(self) -> None:
@@ -225,6 +232,8 @@ class Session:
 
     def _transitioned(self, transition: Transition) -> None:
         self.record.current_state = transition.to_state
+        if self._turn is not None:
+            self._turn.committed = True  # what the caller says from now on is for the new state
         self.services.metrics.transitions.labels(self.agent.agent_id, transition.from_state, transition.to_state).inc()
 
     def _first_audio(self) -> None:
@@ -264,6 +273,8 @@ class Session:
         """A key: it interrupts what is being said, and is collected as the state wants it."""
         if self._turn is not None and not self._turn.interruptible:
             return
+        if self._digits.is_late_terminator(digit, self.machine.state.key_rules):
+            return
         if not self._thinks_about_keys():
             self._interrupt_turn()
         self._stop_silence_timer()
@@ -271,6 +282,10 @@ class Session:
 
     def _thinks_about_keys(self) -> bool:
         return self._turn is not None and self._turn.record.cause == "dtmf" and not self._turn.committed
+
+    def forget_keys(self) -> None:
+        """Keys that wait for a turn which will not come are dropped."""
+        self._keys_waiting.clear()
 
     def turn_committed(self) -> bool:
         """The machine has taken its step: return whether keys that came meanwhile put the next turn in its place."""
@@ -284,6 +299,10 @@ class Session:
         if self._thinks_about_keys():  # none is lost: each input has its step, in order
             self._keys_waiting.append(digits)
             return
+        if self._turn is not None:
+            if not self._turn.interruptible:
+                return
+            self._interrupt_turn()
         self._start("dtmf", lambda: self.machine.respond_to_keys(digits), user=f"[keys {len(digits)}]")
 
     # -- the caller's speech (TurnListener) --------------------------------------------------------------------------
@@ -299,7 +318,7 @@ class Session:
     def speech_started(self, event: SpeechStarted) -> bool:
         """Fall silent at once, if the agent may be interrupted."""
         self._stop_silence_timer()
-        if not self.speaker.speaking or not self._may_interrupt():
+        if not self.speaker.speaking or not self._may_interrupt() or self.speaker.nearly_done():
             return False
         self.speaker.pause()
         onset = (self.inbound.stats.samples - event.start) / self.inbound.audio.rate_hz
@@ -362,7 +381,8 @@ class Session:
         self._cancel_recognition()
         utterance = self._utterance
         text = utterance.transcript.text if utterance.transcript else ""
-        if self.speaker.speaking or (self._turn is not None and not self._turn.interruptible):
+        speaking = self.speaker.speaking and not self.speaker.nearly_done()
+        if speaking or (self._turn is not None and not self._turn.interruptible):
             return  # said into an answer that may not be interrupted
         if not text:
             long = (event.end - event.start) / self.inbound.audio.rate_hz >= _UNHEARD_SPEECH_S
@@ -370,7 +390,7 @@ class Session:
                 self._not_heard() if utterance.failed or long else self._start_silence_timer()
             return
         if self._turn is not None:
-            if not self._turn.committed and self._turn.record.cause == "speech":
+            if self._turn.joinable:
                 text = f"{self._turn.record.user} {text}"  # the caller went on: one utterance after all
                 self.record.turns.remove(self._turn.record)
                 self.record.turn_count -= 1

@@ -15,6 +15,7 @@ _log = logging.getLogger(__name__)
 _AHEAD_MS = 3000  # audio waiting here before synthesis is made to wait
 _MARK_PATIENCE_S = 2.0  # a mark this much overdue will not come
 _STALL_S = 60.0
+_NEARLY_DONE_S = 0.4
 
 
 class Speaker:
@@ -146,6 +147,10 @@ class Speaker:
     def heard(self) -> str:
         """Return the part of the current answer that the caller has heard."""
         return self.playout.ledger.heard(self.playout.position(self._loop.time()))
+
+    def nearly_done(self) -> bool:
+        """Whether so little is left to be heard that who speaks now answers it rather than interrupts it."""
+        return self.playout.left_s(self._loop.time()) < _NEARLY_DONE_S
 
     def level_db(self) -> float:
         """How loud we are, for the echo gate."""

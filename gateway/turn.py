@@ -59,6 +59,11 @@ class Turn:
         """Whether the caller may barge in on the answer."""
         return self._interruptible and self._ending is None
 
+    @property
+    def joinable(self) -> bool:
+        """Whether what the caller says now still belongs to the utterance that this turn answers."""
+        return self.record.cause == "speech" and not self.committed and not self._spoke
+
     async def run(self) -> None:
         """Live the turn to its end."""
         session = self._session
@@ -123,7 +128,9 @@ class Turn:
         if not self._spoke:
             self._spoke = True
             self.thought_at = session.now()
+        if not session.speaker.speaking:
             session.hold_for_caller()
+            await asyncio.sleep(0)  # where that interrupted this turn, it ends here
         await session.speaker.say(text)
 
     async def _events(self) -> AsyncGenerator[Said | Step, None]:
@@ -133,7 +140,7 @@ class Turn:
         thinking = asyncio.create_task(_feed(self._think(), pieces))
         try:
             event = await _next(pieces, thinking, _FILLER_S)
-            if event is None:
+            if event is None and not session.inbound.caller_speaks:
                 session.services.metrics.filler.labels("slow").inc()
                 session.speaker.say_kept(phrases.FILLER)
             while not isinstance(event, Step):
@@ -143,7 +150,9 @@ class Turn:
                 if event is None:
                     raise TimeoutError
             self.committed = True
-            if session.turn_committed():
+            if event.ends or event.gives_up or self._ending is not None:
+                session.forget_keys()
+            elif session.turn_committed():
                 await asyncio.sleep(0)  # this turn is cancelled here
             yield event
         finally:
@@ -157,7 +166,11 @@ class Turn:
         gives_up = hopeless or session.failures >= session.services.max_failures
         if gives_up:
             self._ending = HangupReason.AGENT_FAILED
+        session.forget_keys()
         phrase = phrases.GIVE_UP if gives_up else phrases.APOLOGY
+        if not session.speaker.speaking:
+            session.hold_for_caller()
+            await asyncio.sleep(0)
         session.speaker.say_kept(phrase)
         try:
             await session.speaker.finish()

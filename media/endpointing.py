@@ -74,6 +74,7 @@ class Endpointer:
         self._run = 0
         self._start = self._end = self._now = 0
         self._loudest_db = FLOOR_DB
+        self._forced = False  # ended for its length: it is over as soon as its text is known
         self._complete: bool | None = None  # what the text of this pause looks like, once it is known
 
     @property
@@ -99,6 +100,8 @@ class Endpointer:
             self._run = 0
             self._loudest_db = window.level_db
             return SpeechStarted(self._start, window.end)
+        if self._forced:
+            return self._confirm()
         if self._goes_on(window):
             self._end = window.end
             self._loudest_db = max(self._loudest_db, window.level_db)
@@ -106,9 +109,10 @@ class Endpointer:
                 self.phase = Phase.SPEECH
                 self._complete = None
                 return SpeechResumed(window.end)
-            if self.speech_s >= self._config.max_utterance:
-                return self._ended()
-            return None
+            if self.speech_s < self._config.max_utterance:
+                return None
+            self.phase, self._forced = Phase.PAUSE, True  # as if there were a pause: recognition has to finish first
+            return SpeechPaused(self._end)
         if self.phase is Phase.SPEECH:
             if not self._silent(self._config.tentative_after):
                 return None
@@ -132,6 +136,7 @@ class Endpointer:
         self.phase = Phase.QUIET
         self._run = 0
         self._complete = None
+        self._forced = False
 
     def _confirm(self) -> SpeechEnded | None:
         """Confirm the end if the silence is long enough for what is known of the text."""
@@ -139,7 +144,7 @@ class Endpointer:
             return None  # recognition has a deadline of its own; without its text there is nothing to answer
         config = self._config
         delay = config.min_endpointing_delay if self._complete else config.max_endpointing_delay
-        return self._ended() if self._silent(delay) else None
+        return self._ended() if self._forced or self._silent(delay) else None
 
     def _silent(self, seconds: float) -> bool:
         # Windows are coarse: the nearest one counts, not the next.

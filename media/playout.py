@@ -159,6 +159,10 @@ class Playout:
         """How much was heard: the last mark, and what the clock allows since, at most one chunk more."""
         return min(max(self._played(now), self._marked), self._marked + self._chunk)
 
+    def left_s(self, now: float) -> float:
+        """How much of a complete answer is still to be heard; endless while more may be written."""
+        return (self._written - self._played(now)) / self._rate if self._flushed else float("inf")
+
     def level_db(self, now: float) -> float:
         """The loudest outgoing level that may now come back as echo."""
         return self._loudness.at(now)

@@ -5,13 +5,16 @@ listens.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
 
 Tick = Callable[[float], None]
 
 
 class Ticker:
-    """Calls its listeners with `now` every `period_s`; a listener must not raise."""
+    """Calls its listeners with `now` every `period_s`; one that raises is not called again."""
 
     def __init__(self, period_s: float = 0.02, *, on_lag: Callable[[float], None] = lambda lag_s: None) -> None:
         self._period_s = period_s
@@ -37,8 +40,13 @@ class Ticker:
         now = loop.time()
         self._on_lag(now - self._due)
         for listener in tuple(self._listeners):
-            if listener in self._listeners:  # another one may have removed it just now
+            if listener not in self._listeners:  # another one has removed it just now
+                continue
+            try:
                 listener(now)
+            except Exception:  # the clock is everybody's
+                _log.exception("a listener of the ticker failed")
+                self.remove(listener)
         if not self._listeners:
             self._timer = None
             return

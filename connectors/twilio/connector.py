@@ -317,6 +317,7 @@ class TwilioConnection:
             except ConnectionError as error:
                 _log.warning("hang-up by REST failed, closing the stream instead", extra={"error": str(error)})
                 self._host.protocol_error(self.name, "rest")
+                raise
 
         return end
 

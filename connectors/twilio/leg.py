@@ -163,7 +163,7 @@ class TwilioLeg:
                 async with asyncio.timeout(_CONFIRM_S):
                     await self._end_call()
                     await self._ended.wait()  # Twilio's `stop` confirms
-        except TimeoutError:
+        except (TimeoutError, ConnectionError):  # unconfirmed, or refused: closing the stream ends the call, too
             pass
         finally:
             self.happened(LegEnded(reason))

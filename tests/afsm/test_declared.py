@@ -234,3 +234,16 @@ async def test_the_keys_of_a_state_are_what_its_document_says() -> None:
     assert "Sorry" in (await hear(session, "/1")).response
     await hear(session, "/12")
     assert session.context.slots == {"pin": "12"}
+
+
+async def test_an_empty_input_of_keys_opens_no_way() -> None:
+    slot = {"name": "pin", "type": "digits", "min_digits": 4, "max_digits": 4, "ask": "Your pin?"}
+    states = [
+        {"name": "pin", "slots": [slot], "transitions": [{"to": "inside"}]},
+        {"name": "inside", "say": "You are in.", "terminal": True},
+    ]
+    session = machine({"initial_state": "pin", "states": states})
+    await session.enter()
+    step = await session.dtmf("")
+    assert step.state == "pin"
+    assert "You are in" not in step.response

@@ -66,3 +66,19 @@ def test_the_console_form_is_readable(capsys: pytest.CaptureFixture[str]) -> Non
     logs.configure("INFO", "console", "mask")
     logging.getLogger("fastagent.test").info("ready", extra={"seconds": 2.5})
     assert "ready" in capsys.readouterr().err
+
+
+def test_no_traceback_shows_what_a_caller_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for form in ("json", "console"):
+        logs.configure("INFO", form, "mask")  # type: ignore[arg-type]
+
+        def fail(digits: str) -> None:
+            raise ValueError("oops")
+
+        try:
+            fail("4711" + "0815")
+        except ValueError:
+            logging.getLogger("fastagent.test").exception("turn failed")
+        printed = capsys.readouterr().err
+        assert "oops" in printed
+        assert "47110815" not in printed

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import numpy as np
+import pytest
 
 from fastagent.afsm import ConversationContext, StateResult
 from fastagent.connectors.leg import HangupReason
@@ -441,3 +442,81 @@ async def test_a_generator_that_stalls_ends_in_an_apology_after_what_it_said() -
         await world.say(0.6, then=15.0)
         assert world.turns[-1]["heard"] == f"This much is known. {phrases.APOLOGY}"
         assert world.metric("turn_timeouts_total") == 1
+
+
+async def test_an_utterance_beyond_the_limit_is_recognised_before_it_is_answered() -> None:
+    stt = SlowStt(["first", "a very long story"], delay_s=0.2)
+    async with call(stt=stt, turn_config={"max_utterance": 3.0}) as world:
+        await world.greeted()
+        await world.say(0.6, then=5.0)
+        await world.say(5.0, then=1.0)
+        assert [turn["user"] for turn in world.turns[1:3]] == ["first", "a very long story"]
+
+
+async def test_a_filler_does_not_talk_over_a_caller_who_goes_on() -> None:
+    async def think(text: str, context: object) -> StateResult:
+        await asyncio.sleep(4.0)
+        return StateResult(f"You said {text}.")
+
+    async with call([Talker(answer=think)], stt=SlowStt(["I would like to book", "for Tuesday"])) as world:
+        await world.greeted()
+        began = world.session.now() - world.leg.began
+        await world.say(0.6, then=3.2)  # the unfinished sentence ends 1.5 s later; the filler would come at 4.1 s
+        await world.say(1.0, then=8.0)
+        spoken = [at - began for at in world.times("media") if at > began]
+        assert all(not 3.9 <= at <= 4.8 for at in spoken)
+        assert "for Tuesday" in world.turns[-1]["user"]
+
+
+async def test_a_yes_into_the_last_syllable_is_an_answer_and_no_backchannel() -> None:
+    async with call(script=["Yeah."]) as world:
+        length = len(GREETING.split()) / 8 * 3
+        await world.silence(length - 0.25)
+        await world.say(0.5, then=5.0)
+        assert world.times("clear") == []
+        assert [turn["user"] for turn in world.turns] == ["", "Yeah."]
+        assert world.turns[0]["heard"] == GREETING
+
+
+async def test_the_terminator_after_a_complete_input_is_no_key_of_its_own() -> None:
+    async with call([Talker(answer=lambda text, context: f"Got {text}.", dtmf_max_digits=4)]) as world:
+        await world.greeted()
+        for digit in "1234":
+            world.leg.press(digit)
+            await world.silence(0.1)
+        await world.silence(0.5)
+        world.leg.press("#")
+        await world.silence(4.0)
+        assert [turn["agent"] for turn in world.turns[1:]] == ["Got 1234."]
+        assert not world.turns[1]["interrupted"]
+
+
+async def test_keys_that_waited_for_a_failed_turn_do_not_replace_a_later_one() -> None:
+    async def slow(text: str, context: object) -> StateResult:
+        await asyncio.sleep(1.0)
+        if text == "1":
+            raise RuntimeError("bad key")
+        return StateResult(f"Heard {text}.")
+
+    async with call([Talker(answer=slow)]) as world:
+        await world.greeted()
+        world.leg.press("1")
+        await world.silence(0.1)
+        world.leg.press("2")
+        await world.silence(8.0)
+        await world.say(0.6, then=5.0)
+        assert world.turns[-1]["heard"] == "Heard hello there."
+
+
+async def test_a_callback_that_keeps_raising_ends_the_call_once_and_soon(caplog: pytest.LogCaptureFixture) -> None:
+    async with call() as world:
+        await world.greeted()
+
+        def push(payload: bytes) -> None:
+            raise RuntimeError("broken recogniser")
+
+        world.session._stt.push = push  # type: ignore[method-assign]
+        await world.say(2.0, then=8.0)
+        assert world.leg.hung_up is HangupReason.INTERNAL_ERROR
+        assert world.turns[-1]["heard"] == phrases.GIVE_UP
+    assert [record.message for record in caplog.records].count("session failed") == 1

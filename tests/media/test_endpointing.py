@@ -240,9 +240,12 @@ def test_the_next_utterance_starts_afresh() -> None:
 
 def test_a_very_long_utterance_is_ended_where_it_is() -> None:
     caller = Caller(max_utterance=2.0)
-    events = caller.sounds("S" * 100)
-    # 62.5 windows are two seconds; the next utterance begins right behind.
-    assert events == [(2, SpeechStarted(0, 2 * W)), (63, SpeechEnded(0, 63 * W)), (65, SpeechStarted(63 * W, 65 * W))]
+    events = caller.sounds("S" * 70)
+    # 62.5 windows are two seconds: recognition is asked for, and until it has answered speech changes nothing.
+    assert events == [(2, SpeechStarted(0, 2 * W)), (63, SpeechPaused(63 * W))]
+    assert caller.endpointer.offer(False) == SpeechEnded(0, 63 * W)
+    # The next utterance begins right behind.
+    assert caller.sounds("S" * 5) == [(72, SpeechStarted(70 * W, 72 * W))]
 
 
 def test_the_lengths_of_speech_and_silence_are_told_in_seconds() -> None:
