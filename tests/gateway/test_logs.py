@@ -70,7 +70,7 @@ def test_the_console_form_is_readable(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_no_traceback_shows_what_a_caller_said(capsys: pytest.CaptureFixture[str]) -> None:
     for form in ("json", "console"):
-        logs.configure("INFO", form, "mask")  # type: ignore[arg-type]
+        logs.configure("INFO", form, "mask")
 
         def fail(digits: str) -> None:
             raise ValueError("oops")
