@@ -18,14 +18,6 @@ STATUS = {
 }
 
 
-class GatewayError(Exception):
-    """A fault with a documented code."""
-
-    def __init__(self, code: str, message: str, details: Any = None) -> None:
-        super().__init__(message)
-        self.code, self.message, self.details = code, message, details
-
-
 def error_response(code: str, message: str, details: Any = None, *, status: int | None = None) -> web.Response:
     """Return the documented body with its status."""
     body = {"code": code, "message": message, "details": details}
