@@ -122,9 +122,76 @@ class RepromptConfig(_Model):
 
 
 class TerminalConfig(_Model):
-    """How a terminal state ends the call."""
+    """How a terminal state ends the call: hang up, transfer it, or hand it to another agent."""
 
-    action: Literal["hang_up"] = "hang_up"
+    action: Literal["hang_up", "transfer", "hand_over"] = "hang_up"
+    to: str = Field("", max_length=256)
+    """Of a transfer the number (E.164) or SIP address, of a hand-over the agent's id; a template."""
+    otherwise: Name | None = None
+    """The state to go to when it cannot be done; without one the caller hears an apology and the call ends."""
+
+    @model_validator(mode="after")
+    def _has_target(self) -> "TerminalConfig":
+        if self.action != "hang_up" and not self.to:
+            raise ValueError(f"{self.action} needs `to`")
+        return self
+
+
+class TimeoutConfig(_Model):
+    """Where to go when the conversation has stayed in a state for too long."""
+
+    after: float = Field(gt=0, le=3600)
+    """Seconds since the state was entered; what is being said is finished first."""
+    to: Name
+    say: Prompt = ""
+
+
+class LimitsConfig(_Model):
+    """What one call may use."""
+
+    max_duration: float = Field(3600.0, gt=0, le=86400)
+    """Seconds."""
+    max_turns: int | None = Field(None, ge=1, le=10_000)
+    """Turns of the caller: utterances, keys and silences."""
+    turn_timeout: float | None = Field(None, gt=0, le=600)
+    """Seconds that an answer may take; DEFAULT_TIMEOUT_SECONDS if not given."""
+
+
+class HttpToolConfig(_Model):
+    """A web service that the model may call. Its host must be in FASTAGENT_ALLOWED_HOSTS."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
+    description: str = Field(min_length=1, max_length=2000)
+    url: str = Field(pattern=r"^https?://[^\s/?#@]+(/[^\s#]*)?$", max_length=2000)
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
+    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    """JSON Schema of the arguments, an object. They are sent as the JSON body, of a GET or DELETE as the query."""
+    headers: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")], Annotated[str, Field(pattern=r"^[ -~]*$")]
+    ] = Field(default_factory=dict)
+    bearer_env: str | None = Field(None, pattern=r"^FASTAGENT_SECRET_[A-Z0-9_]+$")
+    """The environment's variable that has the token to send as `Authorization: Bearer`."""
+    timeout: float = Field(10.0, gt=0, le=60)
+    filler: str = Field("", max_length=500)
+    """Said when it is called."""
+    on_interrupt: Literal["cancel", "finish"] = "cancel"
+    """What a barge-in does to a request under way; one that writes something should `finish`."""
+
+    @field_validator("parameters")
+    @classmethod
+    def _is_schema(cls, value: dict[str, Any]) -> dict[str, Any]:
+        from jsonschema import Draft202012Validator
+        from jsonschema.exceptions import SchemaError
+
+        try:
+            Draft202012Validator.check_schema(value)
+        except SchemaError as error:
+            raise ValueError(f"no JSON Schema: {error.message}") from None
+        if value.get("type") != "object":
+            raise ValueError("the arguments are an object: `type: object` is needed")
+        if "$ref" in str(value):
+            raise ValueError("references are not followed")
+        return value
 
 
 class StateConfig(_Model):
@@ -142,7 +209,8 @@ class StateConfig(_Model):
     no_input: RepromptConfig | None = None
     no_match: RepromptConfig | None = None
     tools: list[Name] = Field(default_factory=list)
-    """Names of the agent's Python tools that the model may use here."""
+    """Names of the agent's tools, HTTP and Python, that the model may use here."""
+    on_timeout: TimeoutConfig | None = None
     max_turns: int | None = Field(None, ge=1, le=1000)
     on_max_turns: Name | None = None
     interruptible: bool = True
@@ -154,14 +222,29 @@ class StateConfig(_Model):
         return self.on_enter or self.say
 
     @property
+    def ending(self) -> TerminalConfig | None:
+        """How entering this state ends the call, if it does."""
+        if isinstance(self.terminal, TerminalConfig):
+            return self.terminal
+        return TerminalConfig() if self.terminal else None
+
+    @property
     def targets(self) -> list[str]:
-        """Every state that this one may lead to, in the order of the document, once each."""
+        """Every state that this one may lead to, once each; those that silence leads to come last."""
+        silent = [self.no_input.then] if self.no_input and self.no_input.then else []
+        return list(dict.fromkeys([*self.ways_out, *silent]))
+
+    @property
+    def ways_out(self) -> list[str]:
+        """Every state that this one may lead to otherwise than by silence, in the order of the document."""
         found = [
             *self.allowed_transitions,
             *(one.to for one in self.transitions),
             *(self.dtmf.menu.values() if self.dtmf else ()),
-            *(one.then for one in (self.no_input, self.no_match) if one and one.then),
+            *([self.no_match.then] if self.no_match and self.no_match.then else []),
             *([self.on_max_turns] if self.on_max_turns else []),
+            *([self.on_timeout.to] if self.on_timeout else []),
+            *([self.ending.otherwise] if self.ending and self.ending.otherwise else []),
         ]
         return list(dict.fromkeys(found))
 
@@ -181,9 +264,24 @@ class AgentConfig(_Model):
     stt_config: dict[str, Any] = Field(default_factory=dict)
     tts_config: dict[str, Any] = Field(default_factory=dict)
     turn_config: dict[str, Any] = Field(default_factory=dict)
+    tools: list[HttpToolConfig] = Field(default_factory=list, max_length=64)
+    no_input: RepromptConfig | None = None
+    """For states that have none of their own."""
+    no_match: RepromptConfig | None = None
+    """For states that have none of their own."""
+    limits: LimitsConfig = Field(default_factory=LimitsConfig)
     no_input_timeout: float = Field(7.0, gt=0, le=120)
-    max_duration: float = Field(3600.0, gt=0, le=86400)
     max_history: int = Field(10, ge=1, le=1000)
+
+    def reprompts(self, state: StateConfig, kind: Literal["no_input", "no_match"]) -> RepromptConfig | None:
+        """Return what a state does about silence, or about what was not understood: its own, else the agent's."""
+        own: RepromptConfig | None = getattr(state, kind)
+        return own or getattr(self, kind)
+
+    def targets_of(self, state: StateConfig) -> list[str]:
+        """Every state that one may lead to by itself, the agent's own prompts included; not the global ways."""
+        shared = [one.then for one in (self.reprompts(state, "no_input"), self.reprompts(state, "no_match")) if one]
+        return list(dict.fromkeys([*state.targets, *(name for name in shared if name and not state.terminal)]))
 
     @model_validator(mode="after")
     def _initial(self) -> "AgentConfig":
@@ -191,6 +289,9 @@ class AgentConfig(_Model):
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"two states are named {twice!r}")
+        tools = [tool.name for tool in self.tools]
+        if len(set(tools)) < len(tools):
+            raise ValueError(f"two tools are named {next(name for name in tools if tools.count(name) > 1)!r}")
         if self.initial_state not in names:
             raise ValueError(f"initial_state {self.initial_state!r} is not among the states")
         return self

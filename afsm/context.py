@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastagent.afsm.http_tools import WebClient
     from fastagent.afsm.llm import Llm
 
 _VERSION = 1
@@ -24,6 +25,16 @@ class Exchange:
     heard: str
     """As much of it as the caller heard."""
     interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """One call of a tool; arguments and results are the caller's business and are not told here."""
+
+    name: str
+    seconds: float
+    error: str = ""
+    """Why it failed; empty if it did not."""
 
 
 class ConversationContext:
@@ -46,6 +57,10 @@ class ConversationContext:
         """The agent's own variables."""
         self.model: Llm | None = None
         """The session's language model, if it has one."""
+        self.web: WebClient | None = None
+        """The session's way to web services, for tools."""
+        self.tool_used: Callable[[ToolUse], None] = lambda use: None
+        """Told of every tool that the model has called."""
         self._speak: Callable[[str], None] | None = None
 
     def say(self, text: str) -> None:

@@ -22,11 +22,12 @@ from fastagent.afsm.config import (
 )
 from fastagent.afsm.context import ConversationContext
 from fastagent.afsm.expressions import Expression
+from fastagent.afsm.http_tools import HttpTool
 from fastagent.afsm.llm import Llm
 from fastagent.afsm.model import ModelTurn, Scene
-from fastagent.afsm.state import AFSMState, KeyRules, StateResult
+from fastagent.afsm.state import AFSMState, Ending, KeyRules, StateResult
 from fastagent.afsm.templates import template
-from fastagent.afsm.tools import Tool
+from fastagent.afsm.tools import AnyTool
 
 RETURN = "@return"
 _STACK = "_return_to"
@@ -40,8 +41,8 @@ _TRIES = 2  # of our own prompts, where the state has none
 class DeclaredState(AFSMState):
     """One state of a declarative agent."""
 
-    def __init__(self, config: StateConfig, agent: AgentConfig, tools: Mapping[str, Tool] | None = None) -> None:
-        allowed = list(dict.fromkeys([*config.targets, *(one.to for one in agent.global_transitions)]))
+    def __init__(self, config: StateConfig, agent: AgentConfig, tools: Mapping[str, AnyTool] | None = None) -> None:
+        allowed = list(dict.fromkeys([*agent.targets_of(config), *(one.to for one in agent.global_transitions)]))
         if RETURN in allowed:
             allowed = [*(name for name in allowed if name != RETURN), *(state.name for state in agent.states)]
         super().__init__(
@@ -50,6 +51,7 @@ class DeclaredState(AFSMState):
             allowed,
             terminal=bool(config.terminal),
             interruptible=config.interruptible,
+            timeout=config.on_timeout.after if config.on_timeout else None,
         )
         self._config, self._agent = config, agent
         self._tools = _Shared({name: tool for name, tool in (tools or {}).items() if name in config.tools})
@@ -74,9 +76,19 @@ class DeclaredState(AFSMState):
         for name, value in self._agent.variables.items():
             context.variables.setdefault(name, value)
         opening = self._render(self._config.opening, context)
-        if not context.history and self.name == self._agent.initial_state:
-            opening = f"{self._render(self._agent.greeting, context)} {opening}"
         return " ".join(f"{opening} {self._ask(context)}".split())
+
+    async def on_open(self, context: ConversationContext) -> str:
+        """Greet, and enter."""
+        entered = await self.on_enter(context)
+        return f"{self._render(self._agent.greeting, context)} {entered}".strip()
+
+    def ending(self, context: ConversationContext) -> Ending | None:
+        """Hang up, transfer or hand over, as the document says."""
+        config = self._config.ending
+        if config is None:
+            return None
+        return Ending(config.action, self._render(config.to, context).strip(), config.otherwise)
 
     def _missing(self, context: ConversationContext) -> SlotConfig | None:
         return next((slot for slot in self._config.slots if slot.required and slot.name not in context.slots), None)
@@ -170,11 +182,16 @@ class DeclaredState(AFSMState):
 
     async def on_no_input(self, count: int, context: ConversationContext) -> StateResult | None:
         """Answer silence by the state's prompts, then by its way out."""
-        prompts = self._prompts(self._config.no_input, _NOT_HEARD, context)
+        given = self._agent.reprompts(self._config, "no_input")
+        prompts = self._prompts(given, _NOT_HEARD, context)
         if count <= len(prompts):
             return StateResult(prompts[count - 1])
-        target = self._config.no_input.then if self._config.no_input else None
-        return self._move(target, "", context) if target else None
+        return self._move(given.then, "", context) if given and given.then else None
+
+    async def on_timeout(self, context: ConversationContext) -> StateResult | None:
+        """Leave for the state that is meant for it."""
+        given = self._config.on_timeout
+        return self._move(given.to, self._render(given.say, context), context) if given else None
 
     def utterance_complete(self, text: str) -> bool | None:
         """Numbers in groups are waited for."""
@@ -271,10 +288,11 @@ class DeclaredState(AFSMState):
 
     def _no_match(self, context: ConversationContext) -> StateResult:
         self._misses += 1
-        prompts = self._prompts(self._config.no_match, _NOT_UNDERSTOOD, context)
+        given = self._agent.reprompts(self._config, "no_match")
+        prompts = self._prompts(given, _NOT_UNDERSTOOD, context)
         if self._misses <= len(prompts):
             return StateResult(prompts[self._misses - 1], confidence=0.0)
-        return self._give_up(self._config.no_match.then if self._config.no_match else None, context)
+        return self._give_up(given.then if given else None, context)
 
     def _prompts(self, given: RepromptConfig | None, own: str, context: ConversationContext) -> list[str]:
         if given is not None and given.prompts:
@@ -308,12 +326,13 @@ def _rules(slot: SlotConfig) -> slots.SlotRules:
     )
 
 
-def states_of(config: AgentConfig, tools: Mapping[str, Tool] | None = None) -> list[AFSMState]:
+def states_of(config: AgentConfig, tools: Mapping[str, AnyTool] | None = None) -> list[AFSMState]:
     """Return the states of a declarative agent, whose tools are found by name."""
-    return [DeclaredState(state, config, tools) for state in config.states]
+    known = {one.name: HttpTool(one) for one in config.tools} | dict(tools or {})
+    return [DeclaredState(state, config, known) for state in config.states]
 
 
-class _Shared(dict[str, Tool]):
+class _Shared(dict[str, AnyTool]):
     """Tools are not copied for each session."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
@@ -324,7 +343,9 @@ def fixed_phrases(config: AgentConfig) -> list[str]:
     """Return the texts of an agent that never change, so that they can be rendered before the first call."""
     texts = [config.greeting, config.goodbye, _NOT_HEARD, _NOT_UNDERSTOOD]
     for state in config.states:
+        texts += [state.on_timeout.say] if state.on_timeout else []
         texts += [state.opening, *(way.say for way in state.transitions)]
         texts += [text for slot in state.slots for text in (slot.ask, slot.reask)]
         texts += [text for one in (state.no_input, state.no_match) if one for text in one.prompts]
+    texts += [text for one in (config.no_input, config.no_match) if one for text in one.prompts]
     return [text for text in texts if text and "{" not in text]

@@ -28,7 +28,7 @@ class InvalidTransitionError(AfsmError):
 class Problem:
     """Something wrong with a definition, and where."""
 
-    severity: Literal["error", "warning"]
+    severity: Literal["error", "warning", "note"]
     path: str
     """Its place in the document, like `states[1].transitions[0].to`."""
     message: str

@@ -19,7 +19,7 @@ from typing import Any
 
 from fastagent.afsm.context import ConversationContext
 from fastagent.afsm.errors import DefinitionError, InvalidTransitionError, StateError
-from fastagent.afsm.state import AFSMState, StateResult
+from fastagent.afsm.state import AFSMState, Ending, StateResult
 
 _MAX_STATES = 200
 _MAX_NAME = 64
@@ -41,14 +41,19 @@ class Step:
     state: str
     transition: Transition | None = None
     refused: InvalidTransitionError | None = None
-    ends: bool = False
-    """The call is to be ended when the response was heard."""
+    ending: Ending | None = None
+    """What is to be done with the call when the response was heard; None: it goes on."""
     confidence: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     rest: str = field(default="", compare=False)
     """The part of the response that was not yet given out as `Said`."""
     gives_up: bool = False
-    """The state has no answer to silence any more."""
+    """The state has no answer to silence, or to its timeout, any more."""
+
+    @property
+    def ends(self) -> bool:
+        """Whether this is the last answer of this machine."""
+        return self.ending is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +121,12 @@ class AFSM:
             raise DefinitionError(f"the initial state {initial_state!r} is not among the states")
         self.initial_state = initial_state
         self.table: Mapping[str, frozenset[str]] = MappingProxyType(
-            {state.name: frozenset(state.allowed_transitions) for state in states}
+            {state.name: frozenset(state.moves) for state in states}
         )
         self.warnings = [
             f"{state.name}: the transition to {target!r} leads to no state"
             for state in states
-            for target in state.allowed_transitions
+            for target in state.moves
             if target not in self.states
         ]
 
@@ -192,6 +197,14 @@ class Machine:
         self._silences += 1
         return self._run(lambda: self.state.on_no_input(self._silences, self.context), may_give_up=True)
 
+    def respond_to_timeout(self) -> Response:
+        """Answer that the state's time is over."""
+        return self._run(lambda: self.state.on_timeout(self.context), may_give_up=True)
+
+    def respond_to_refusal(self, apology: str, otherwise: str) -> Response:
+        """Go on where an ending could not be done: to its state for that case."""
+        return self._run(lambda: StateResult(apology, otherwise))
+
     async def _run(self, work: Callable[[], Any], *, entering: bool = False, may_give_up: bool = False) -> Response:
         """Let a state work; yield what it says meanwhile, and at the end the step."""
         pieces: deque[str] = deque()
@@ -228,18 +241,23 @@ class Machine:
         transition, refused = self._commit(result.next_state)
         rest = _unsaid(result.response, said)
         if transition is not None or entering:
-            opening = await self.state.on_enter(self.context) or ""
+            state, context = self.state, self.context
+            opening = await (state.on_open(context) if entering else state.on_enter(context)) or ""
             rest = f"{rest} {opening}".strip()
         return Step(
             " ".join(f"{said} {rest}".split()) if said else rest,
             self._current,
             transition,
             refused,
-            ends=result.ends or ((entering or transition is not None) and self.state.terminal),
+            ending=self._ending(result, entered=entering or transition is not None),
             confidence=result.confidence,
             metadata=result.metadata,
             rest=rest,
         )
+
+    def _ending(self, result: StateResult, *, entered: bool) -> Ending | None:
+        own = self.state.ending(self.context) if entered else None
+        return own or (Ending() if result.ends else None)
 
     def _commit(self, target: str | None) -> tuple[Transition | None, InvalidTransitionError | None]:
         """Propose, validate and commit, without an await between them."""

@@ -10,6 +10,7 @@ synchronous step, so a barge-in in mid-sentence leaves the state as it was.
 """
 
 import json
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -17,11 +18,11 @@ from typing import Any
 
 from fastagent.afsm import prompt, slots
 from fastagent.afsm.config import SlotConfig
-from fastagent.afsm.context import ConversationContext
+from fastagent.afsm.context import ConversationContext, ToolUse
 from fastagent.afsm.llm import Llm, LlmError, LlmRequest, Message, TextDelta, ToolCall
 from fastagent.afsm.slots import SlotRules
 from fastagent.afsm.state import StateResult
-from fastagent.afsm.tools import Tool, ToolError
+from fastagent.afsm.tools import AnyTool, ToolError
 
 _MAX_ROUNDS = 5
 _MAX_CORRECTIONS = 1
@@ -36,7 +37,7 @@ class Scene:
     targets: Sequence[tuple[str, str]] = ()
     """The allowed next states, and when to go there."""
     slots: Sequence[tuple[SlotConfig, SlotRules]] = ()
-    tools: Mapping[str, Tool] = field(default_factory=dict)
+    tools: Mapping[str, AnyTool] = field(default_factory=dict)
     scratchpad: str = ""
     notes: bool = True
     opens: frozenset[str] = frozenset()
@@ -127,10 +128,20 @@ class ModelTurn:
             found = self._scene.tools.get(call.name)
             if found is None:
                 raise _Refused(f"there is no tool {call.name[:64]!r}")
-            return await found.call(call.arguments, self._context), False
+            return await self._use(found, call.arguments), False
         except (_Refused, ToolError) as error:
             self._corrections += 1
             return json.dumps({"error": str(error)}), False
+
+    async def _use(self, tool: AnyTool, arguments: str) -> str:
+        began, error = time.monotonic(), ""
+        try:
+            return await tool.call(arguments, self._context)
+        except BaseException as fault:  # a barge-in's cancellation, too
+            error = str(fault) or type(fault).__name__
+            raise
+        finally:
+            self._context.tool_used(ToolUse(tool.name, time.monotonic() - began, error))
 
     def _move(self, arguments: str) -> str:
         """Check a proposal, all of it, before any of it counts."""

@@ -10,13 +10,14 @@ from fastagent.afsm.templates import Template
 
 _COUNTERS = {"turns", "misses"}
 _CONFIRM = {"value", "spoken"}
+_SEVERITIES = ("error", "warning", "note")
+_FAR_FROM_A_HUMAN = 4  # moves
 
 
 def check(config: AgentConfig) -> list[Problem]:
     """Return every problem of an agent, in the order of its document."""
-    rules = (_targets, _unreachable, _no_way_out, _texts, _expressions, _keys, _slots, _shadowed, _models, _unused)
-    found = [problem for rule in rules for problem in rule(config)]
-    return sorted(found, key=lambda problem: (problem.severity != "error", problem.path))
+    found = [problem for rule in _RULES for problem in rule(config)]
+    return sorted(found, key=lambda problem: (_SEVERITIES.index(problem.severity), problem.path))
 
 
 def _places(config: AgentConfig) -> Iterator[tuple[str, str]]:
@@ -33,6 +34,14 @@ def _places(config: AgentConfig) -> Iterator[tuple[str, str]]:
                 yield f"{here}.{kind}.then", one.then
         if state.on_max_turns:
             yield f"{here}.on_max_turns", state.on_max_turns
+        if state.on_timeout:
+            yield f"{here}.on_timeout.to", state.on_timeout.to
+        if state.ending and state.ending.otherwise:
+            yield f"{here}.terminal.otherwise", state.ending.otherwise
+    for kind in ("no_input", "no_match"):
+        one = getattr(config, kind)
+        if one and one.then:
+            yield f"{kind}.then", one.then
     yield from ((f"global_transitions[{i}].to", way.to) for i, way in enumerate(config.global_transitions))
 
 
@@ -51,12 +60,12 @@ def _near(name: str, names: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else "define it, or remove the transition"
 
 
-def _moves(config: AgentConfig, state: StateConfig) -> set[str]:
-    """The states that a state can really lead to."""
+def _moves(config: AgentConfig, state: StateConfig, *, silence: bool = True) -> set[str]:
+    """The states that a state can really lead to; without `silence`, otherwise than by the caller's."""
     names = {one.name for one in config.states}
-    if state.terminal:
-        return set()
-    targets = {*state.targets, *(way.to for way in config.global_transitions)}
+    if state.ending:
+        return {state.ending.otherwise} & names if state.ending.otherwise else set()
+    targets = {*(config.targets_of(state) if silence else state.ways_out), *(way.to for way in config.global_transitions)}
     if RETURN in targets:
         targets |= names
     return targets & names
@@ -81,7 +90,7 @@ def _no_way_out(config: AgentConfig) -> Iterator[Problem]:
         hint = "mark the state that says goodbye with terminal: true"
         yield Problem("warning", "states", "no state is terminal: only silence ends a call", "no-end", hint)
         return
-    moves = {state.name: _moves(config, state) for state in config.states}
+    moves = {state.name: _moves(config, state, silence=False) for state in config.states}
     good = {state.name for state in config.states if state.terminal}
     grown = True
     while grown:
@@ -102,6 +111,10 @@ def _all_texts(config: AgentConfig) -> Iterator[tuple[str, str, set[str]]]:
         here = f"states[{at}]"
         for name in ("prompt_template", "say", "on_enter"):
             yield f"{here}.{name}", getattr(state, name), set()
+        if state.on_timeout:
+            yield f"{here}.on_timeout.say", state.on_timeout.say, set()
+        if state.ending:
+            yield f"{here}.terminal.to", state.ending.to, set()
         for i, slot in enumerate(state.slots):
             yield f"{here}.slots[{i}].ask", slot.ask, set()
             yield f"{here}.slots[{i}].reask", slot.reask, set()
@@ -113,6 +126,9 @@ def _all_texts(config: AgentConfig) -> Iterator[tuple[str, str, set[str]]]:
                 yield f"{here}.{kind}.prompts[{i}]", prompt, set()
     for i, way in enumerate(config.global_transitions):
         yield f"global_transitions[{i}].say", way.say, set()
+    for kind in ("no_input", "no_match"):
+        for i, prompt in enumerate(getattr(config, kind).prompts if getattr(config, kind) else ()):
+            yield f"{kind}.prompts[{i}]", prompt, set()
 
 
 def _known_names(config: AgentConfig) -> set[str]:
@@ -236,3 +252,82 @@ def _models(config: AgentConfig) -> Iterator[Problem]:
             hint = "set OPENAI_API_KEY or llm_config.base_url, or give it slots or transitions that need none"
             if not config.llm_config:
                 yield Problem("warning", f"states[{at}].prompt_template", message, "needs-model", hint)
+
+
+def _silent_edges(config: AgentConfig) -> Iterator[Problem]:
+    """States that wait for the caller and have nothing of their own to say, or to do, about silence."""
+    for at, state in enumerate(config.states):
+        if not state.terminal and not config.reprompts(state, "no_input") and not state.on_timeout:
+            message = f"{state.name!r} has no `no_input` and no `on_timeout`: after two of our prompts the call ends"
+            hint = "give it `no_input`, or the agent one for all states"
+            yield Problem("warning", f"states[{at}]", message, "no-input-edge", hint)
+
+
+def _silent_loops(config: AgentConfig) -> Iterator[Problem]:
+    """Rings of states that a caller who says nothing is led round for ever."""
+    moves: dict[str, set[str]] = {}
+    for state in config.states:
+        reprompts = None if state.terminal else config.reprompts(state, "no_input")
+        silent = {reprompts.then} if reprompts and reprompts.then else set()
+        if state.on_timeout and not state.terminal:
+            silent.add(state.on_timeout.to)
+        if state.ending and state.ending.otherwise:
+            silent.add(state.ending.otherwise)
+        moves[state.name] = {name for name in silent if name is not None}
+    for at, state in enumerate(config.states):
+        seen: set[str] = set()
+        fresh = set(moves[state.name])
+        while fresh:
+            seen |= fresh
+            fresh = {name for one in fresh for name in moves.get(one, ())} - seen
+        if state.name in seen:
+            message = f"silence leads from {state.name!r} back to {state.name!r}: the call does not end by itself"
+            hint = "let no_input.then, on_timeout.to or terminal.otherwise lead to a state that ends"
+            yield Problem("error", f"states[{at}]", message, "silent-loop", hint)
+
+
+def _tools(config: AgentConfig) -> Iterator[Problem]:
+    declared = {tool.name for tool in config.tools}
+    used: set[str] = set()
+    for at, state in enumerate(config.states):
+        used |= set(state.tools)
+        for i, name in enumerate(state.tools):
+            path = f"states[{at}].tools[{i}]"
+            if name not in declared:
+                hint = "declare it under `tools`, or give the function to FastAgent.from_config(tools=...)"
+                yield Problem("warning", path, f"nothing here handles {name!r}", "tool-without-handler", hint)
+            if not state.prompt_template:
+                hint = "give the state a prompt_template: only a model calls tools"
+                yield Problem("warning", path, f"{state.name!r} never calls {name!r}", "tool-unused", hint)
+    for i, tool in enumerate(config.tools):
+        if tool.name not in used:
+            message = f"no state uses {tool.name!r}"
+            yield Problem("warning", f"tools[{i}]", message, "tool-unused", "name it in a state's `tools`")
+
+
+def _humans(config: AgentConfig) -> Iterator[Problem]:
+    """Where calls are transferred: states from which the way to a human is long, or none."""
+    humans = {state.name for state in config.states if state.ending and state.ending.action == "transfer"}
+    if not humans:
+        return
+    moves = {state.name: _moves(config, state) for state in config.states}
+    away, far, border = 0, dict.fromkeys(humans, 0), set(humans)
+    while border:
+        away += 1
+        border = {name for name, targets in moves.items() if targets & border} - far.keys()
+        far |= dict.fromkeys(border, away)
+    for at, state in enumerate(config.states):
+        if state.terminal:
+            continue
+        path, hint = f"states[{at}]", "a global transition, like on \"speak to somebody\", is open everywhere"
+        if state.name not in far:
+            yield Problem("note", path, f"{state.name!r} has no way to a human", "no-human", hint)
+        elif far[state.name] >= _FAR_FROM_A_HUMAN:
+            message = f"{state.name!r} is {far[state.name]} moves away from a human"
+            yield Problem("note", path, message, "far-from-human", hint)
+
+
+_RULES = (
+    _targets, _unreachable, _no_way_out, _silent_edges, _silent_loops, _texts, _expressions, _keys, _slots, _shadowed,
+    _tools, _humans, _models, _unused,
+)  # fmt: skip

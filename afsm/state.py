@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from fastagent.afsm.context import ConversationContext
 from fastagent.afsm.errors import StateError
@@ -49,6 +49,17 @@ class StateResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """What becomes of the call when a terminal state's words were heard."""
+
+    action: Literal["hang_up", "transfer", "hand_over"] = "hang_up"
+    to: str = ""
+    """Of a transfer the number or SIP address, of a hand-over the id of the agent."""
+    otherwise: str | None = None
+    """The state to go to when it cannot be done; without one the caller hears an apology and the call ends."""
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRules:
     """When keys make an input."""
 
@@ -69,9 +80,11 @@ class AFSMState:
         name: unique in its machine.
         description: what the state is for.
         allowed_transitions: names of the states that may follow.
-        terminal: entering this state ends the call, after what `on_enter` says.
+        terminal: entering this state ends the call, after what `on_enter` says: True hangs up, an `Ending` may
+            transfer the call or hand it to another agent.
         interruptible: whether the caller may barge in while this state's answer is spoken.
         dtmf_max_digits: how many keys make an input; the terminator `#` ends it earlier.
+        timeout: seconds after entering at which `on_timeout` is asked.
     """
 
     scratchpad: str = ""
@@ -82,9 +95,10 @@ class AFSMState:
         description: str = "",
         allowed_transitions: Iterable[str] = (),
         *,
-        terminal: bool = False,
+        terminal: bool | Ending = False,
         interruptible: bool = True,
         dtmf_max_digits: int = 1,
+        timeout: float | None = None,
     ) -> None:
         self.name = name
         self.description = description
@@ -92,9 +106,20 @@ class AFSMState:
         self.terminal = terminal
         self.interruptible = interruptible
         self.dtmf_max_digits = dtmf_max_digits
+        self.timeout = timeout
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} -> {', '.join(self.allowed_transitions) or 'nothing'}>"
+
+    @property
+    def moves(self) -> list[str]:
+        """Every state that may follow, in the order of the definition."""
+        otherwise = self.terminal.otherwise if isinstance(self.terminal, Ending) else None
+        return [*self.allowed_transitions, *([otherwise] if otherwise else [])]
+
+    def ending(self, context: ConversationContext) -> Ending | None:
+        """What entering this state does to the call; None where it goes on."""
+        return self.terminal if isinstance(self.terminal, Ending) else Ending() if self.terminal else None
 
     @property
     def key_rules(self) -> KeyRules:
@@ -104,6 +129,10 @@ class AFSMState:
     async def on_enter(self, context: ConversationContext) -> str:
         """Return what to say on entering this state, behind the response that led here; nothing by default."""
         return ""
+
+    async def on_open(self, context: ConversationContext) -> str:
+        """Return what the agent says first, where this is its initial state; by default as on entering."""
+        return await self.on_enter(context)
 
     async def process(self, input_text: str, context: ConversationContext) -> Any:
         """Answer an utterance: a dict with `response`, `next_state` and `confidence`, or a `StateResult`."""
@@ -117,6 +146,10 @@ class AFSMState:
     async def on_no_input(self, count: int, context: ConversationContext) -> Any:
         """Answer silence, for the `count`-th time in a row: None hangs up."""
         return StateResult("Are you still there?") if count == 1 else None
+
+    async def on_timeout(self, context: ConversationContext) -> Any:
+        """Answer that `timeout` is over and the conversation is still in this state: None hangs up."""
+        return None
 
     def utterance_complete(self, text: str) -> bool | None:
         """Whether this text is all that the state waits for; None leaves it to the general rule."""

@@ -4,20 +4,46 @@ import asyncio
 import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, Protocol, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from fastagent.afsm.context import ConversationContext
 from fastagent.afsm.errors import DefinitionError
 
-_MAX_RESULT = 8000
+MAX_RESULT = 8000  # characters that the model is told
 
 
 class ToolError(Exception):
     """A tool could not be used; the text is for the model."""
+
+
+class AnyTool(Protocol):
+    """Something that a model may call: a Python function, or a web service."""
+
+    @property
+    def name(self) -> str:
+        """What the model calls it."""
+        ...
+
+    @property
+    def filler(self) -> str:
+        """Said at once when it is called, since it takes its time."""
+        ...
+
+    def schema(self) -> dict[str, Any]:
+        """Return it as an OpenAI function."""
+        ...
+
+    async def call(self, arguments: str, context: ConversationContext) -> str:
+        """Run it with the JSON that the model wrote; return its result as JSON.
+
+        Raises:
+            ToolError: wrong arguments, a failure, or no answer in time.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +82,46 @@ class Tool:
         values = {name: getattr(given, name) for name in type(given).model_fields}
         if self.takes_context:
             values["context"] = context
-        running = asyncio.ensure_future(self._run(values))
         try:
-            async with asyncio.timeout(self.timeout_s):
-                result = await (asyncio.shield(running) if self.finishes else running)
-        except TimeoutError:
-            raise ToolError("no answer in time") from None
+            result = await within(self._run(values), self.timeout_s, finishes=self.finishes)
+        except ToolError:
+            raise
         except Exception as error:
             raise ToolError(f"failed: {type(error).__name__}") from error
-        return json.dumps(result, ensure_ascii=False, default=str)[:_MAX_RESULT]
+        return json.dumps(result, ensure_ascii=False, default=str)[:MAX_RESULT]
 
     async def _run(self, values: dict[str, Any]) -> Any:
         if inspect.iscoroutinefunction(self.function):
             return await self.function(**values)
         return await asyncio.to_thread(self.function, **values)
+
+
+_Result = TypeVar("_Result")
+_finishing: set[asyncio.Future[Any]] = set()
+
+
+async def within(work: Coroutine[Any, Any, _Result], seconds: float, *, finishes: bool) -> _Result:
+    """Return what comes of a piece of work; one that `finishes` goes on when the turn that asked for it does not.
+
+    Raises:
+        ToolError: no answer in time.
+    """
+    running = asyncio.ensure_future(work)
+    if finishes:
+        _finishing.add(running)
+        running.add_done_callback(_finished)
+    try:
+        async with asyncio.timeout(seconds):
+            return await (asyncio.shield(running) if finishes else running)
+    except TimeoutError:
+        raise ToolError("no answer in time") from None
+
+
+def _finished(work: "asyncio.Future[Any]") -> None:
+    """What nobody waits for any more may fail in silence: its caller has gone on."""
+    _finishing.discard(work)
+    if not work.cancelled():
+        work.exception()
 
 
 def tool(

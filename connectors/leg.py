@@ -3,18 +3,22 @@
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from fastagent.media.frame import AudioFormat
+
+Capability = Literal["transfer", "dtmf"]
 
 
 class HangupReason(StrEnum):
     """Why a leg ended: one closed set for log, metric and message."""
 
     COMPLETED = "completed"  # the agent came to its end
+    TRANSFERRED = "transferred"  # the call goes on elsewhere
     CALLER_HUNG_UP = "caller_hung_up"
     NO_INPUT = "no_input"
     MAX_DURATION = "max_duration"
+    MAX_TURNS = "max_turns"
     CONNECTION_LOST = "connection_lost"
     MEDIA_TIMEOUT = "media_timeout"
     PROTOCOL_ERROR = "protocol_error"
@@ -60,6 +64,10 @@ class LegEnded:
     reason: HangupReason
 
 
+class LegError(Exception):
+    """The other side refused what was asked of it, or cannot do it; the call goes on."""
+
+
 LegEvent = DtmfReceived | MarkReached | LegEnded
 
 
@@ -77,6 +85,8 @@ class CallLeg(Protocol):
     info: CallInfo
     frames_dropped: int
     """Audio that a slow reader never got, in frames of 20 ms."""
+    capabilities: frozenset[Capability]
+    """What this leg can do beyond talking; asking for anything else raises `LegError`."""
 
     def attach(self, inbound: InboundSink) -> None:
         """Push the caller's audio there from now on."""
@@ -96,6 +106,17 @@ class CallLeg(Protocol):
 
     def clear(self) -> None:
         """Drop what is queued here, then at the provider."""
+        ...
+
+    async def transfer(self, destination: str) -> None:
+        """Let the caller talk to somebody else, who is dialled; returns when the provider has taken it over.
+
+        Args:
+            destination: a number in E.164 form, or a SIP address; the policy has allowed it already.
+
+        Raises:
+            LegError: it cannot be done; the call is still here.
+        """
         ...
 
     async def hang_up(self, reason: HangupReason) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastagent.afsm.config import AgentConfig
 from fastagent.afsm.declared import fixed_phrases, states_of
+from fastagent.afsm.errors import DefinitionError
 from fastagent.afsm.machine import AFSM
 from fastagent.afsm.state import AFSMState
 from fastagent.afsm.tools import Tool, tool
@@ -27,11 +28,14 @@ class FastAgent:
         goodbye: said when the line is given back after silence.
         no_input_timeout: seconds of silence, after the agent has spoken, before it asks again.
         max_duration: seconds after which a call is ended.
+        max_turns: utterances, keys and silences after which a call is ended.
+        turn_timeout: seconds that an answer may take; DEFAULT_TIMEOUT_SECONDS if not given.
         max_history: exchanges that a session remembers.
         phrases: fixed sentences to render at start, so that they cost nothing in a call.
+        strict: refuse transitions that lead to no state, which are a warning otherwise.
 
     Raises:
-        DefinitionError: the states make no machine.
+        DefinitionError: the states make no machine, or, with `strict`, lead out of it.
         ValueError: a value is out of range.
     """
 
@@ -46,18 +50,24 @@ class FastAgent:
         goodbye: str = "Goodbye.",
         no_input_timeout: float = 7.0,
         max_duration: float = 3600.0,
+        max_turns: int | None = None,
+        turn_timeout: float | None = None,
         max_history: int = 10,
         phrases: Iterable[str] = (),
+        strict: bool = False,
     ) -> None:
         if not agent_id:
             raise ValueError("agent_id is empty")
         self.agent_id = agent_id
         self.afsm = AFSM(states, initial_state)
+        if strict and self.afsm.warnings:
+            raise DefinitionError("; ".join(self.afsm.warnings))
         self.llm_config = dict(llm_config or {})
         self.turn_config = TurnConfig.of(turn_config)
         self.goodbye = goodbye
         self.no_input_timeout = no_input_timeout
         self.max_duration = max_duration
+        self.max_turns, self.turn_timeout = max_turns, turn_timeout
         self.max_history = max_history
         self.phrases = [*phrases, goodbye]
 
@@ -79,7 +89,9 @@ class FastAgent:
             turn_config=config.turn_config,
             goodbye=config.goodbye,
             no_input_timeout=config.no_input_timeout,
-            max_duration=config.max_duration,
+            max_duration=config.limits.max_duration,
+            max_turns=config.limits.max_turns,
+            turn_timeout=config.limits.turn_timeout,
             max_history=config.max_history,
             phrases=fixed_phrases(config),
         )

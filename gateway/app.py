@@ -21,6 +21,7 @@ from fastagent.connectors.leg import CallLeg
 from fastagent.connectors.trust import networks
 from fastagent.connectors.twilio.connector import TwilioConfig, TwilioConnection
 from fastagent.gateway import phrases
+from fastagent.gateway.addresses import Addresses
 from fastagent.gateway.agent import FastAgent
 from fastagent.gateway.agent_files import AgentFiles
 from fastagent.gateway.health import LatencyWindow
@@ -30,6 +31,8 @@ from fastagent.gateway.models import Models
 from fastagent.gateway.session import Services, Session
 from fastagent.gateway.sessions import Sessions
 from fastagent.gateway.settings import Settings, secret
+from fastagent.gateway.transfers import TransferPolicy
+from fastagent.gateway.web_client import GuardedClient
 from fastagent.media.frame import PCMU_8K
 from fastagent.media.speech.contracts import Speech
 from fastagent.media.speech.rendering import Renderer
@@ -99,6 +102,7 @@ class Gateway:
             base_url=self.settings.openai_base_url,
             on_fault=lambda name, kind: self.metrics.provider_errors.labels("llm", kind).inc(),
         )
+        self._web = GuardedClient(Addresses(self.settings.allowed_hosts))
         self._services: Services | None = None
         self._connections: list[TwilioConnection] = []
         self._runner: web.AppRunner | None = None
@@ -220,6 +224,9 @@ class Gateway:
             turn_timeout_s=self.settings.default_timeout_seconds,
             log_transcripts=self.settings.log_transcripts,
             model_for=self._model_for,
+            agent_for=self.agents.get,
+            web=self._web,
+            transfers=TransferPolicy(self.settings.transfer_to, self.settings.transfers_per_hour),
             on_response=self._responded,
         )
 
@@ -250,6 +257,7 @@ class Gateway:
         for connection in self._connections:
             await connection.aclose()
         await self._models.aclose()
+        await self._web.aclose()
         await runner.cleanup()
         self._speech_executor.shutdown(wait=False, cancel_futures=True)
         self._vad_executor.shutdown(wait=False, cancel_futures=True)

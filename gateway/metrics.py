@@ -38,6 +38,8 @@ class Metrics:
         self.barge_in = counter("barge_in", "Barge-ins, by what they turned out to be", "verdict")
         self.transitions = counter("state_transitions", "Committed transitions", "agent", "from", "to")
         self.transitions_refused = counter("transitions_refused", "Transitions that the table does not allow")
+        self.transfers = counter("transfers", "Transfers, by what became of them", "result")
+        self.tool_errors = counter("tool_errors", "Failed tools, and wrong calls of tools")
         self.provider_errors = counter("provider_errors", "Failures of speech providers and models", "provider", "kind")
         self.filler = counter("filler", "Fillers and apologies spoken", "reason")
         self.turn_timeouts = counter("turn_timeouts", "Turns ended at their deadline")

@@ -9,21 +9,24 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from fastagent.afsm.context import ConversationContext
+from fastagent.afsm.context import ConversationContext, ToolUse
+from fastagent.afsm.http_tools import WebClient
 from fastagent.afsm.llm import Llm
-from fastagent.afsm.machine import Machine, Response, Step, Transition
+from fastagent.afsm.machine import Machine, Transition
 from fastagent.connectors.leg import CallLeg, DtmfReceived, HangupReason, LegEnded, MarkReached
 from fastagent.gateway import phrases
 from fastagent.gateway.agent import FastAgent
 from fastagent.gateway.digits import DigitCollector
 from fastagent.gateway.metrics import Metrics
+from fastagent.gateway.onward import Next, Think, fixed
 from fastagent.gateway.record import STAGES, SessionRecord, TurnRecord, Waterfall
 from fastagent.gateway.speaker import Speaker
-from fastagent.gateway.turn import Think, Turn
+from fastagent.gateway.transfers import TransferPolicy
+from fastagent.gateway.turn import Turn
 from fastagent.media.barge_in import Verdict
 from fastagent.media.endpointing import SpeechEnded, SpeechPaused, SpeechResumed, SpeechStarted
 from fastagent.media.errors import SpeechError
@@ -41,6 +44,7 @@ _UNHEARD_SPEECH_S = 1.0  # speech this long without words is answered; shorter w
 _RECOGNITION_S = 10.0
 _CLOSING_S = 8.0
 _MAX_KEYS_WAITING = 64
+_CALLERS = frozenset({"speech", "dtmf", "no_input"})  # causes of turns that count against `max_turns`
 
 
 @dataclass(slots=True)
@@ -58,6 +62,10 @@ class Services:
     log_transcripts: bool = False
     model_for: Callable[[FastAgent], Llm | None] = lambda agent: None
     """The language model of an agent, if there is one."""
+    agent_for: Callable[[str], FastAgent | None] = lambda agent_id: None
+    """The agent of an id, for a hand-over."""
+    web: WebClient | None = None
+    transfers: TransferPolicy = field(default_factory=lambda: TransferPolicy((), 0))
     on_response: Callable[[float], None] = lambda seconds: None
     """Told of every answer: seconds from the caller's last sound to its first audio."""
 
@@ -81,11 +89,11 @@ class Session:
         self.leg, self.agent, self.services = leg, agent, services
         self.failures = 0
         """Failed turns in a row."""
+        self.hand_overs = 0
         self._loop = asyncio.get_running_loop()
-        self.machine = Machine(
-            agent.afsm, ConversationContext(max_history=agent.max_history), on_transition=self._transitioned
-        )
-        self.machine.context.model = services.model_for(agent)
+        context = ConversationContext(max_history=agent.max_history)
+        context.web, context.tool_used = services.web, self._tool_used
+        self.machine = self._machine(context)
         self.record = SessionRecord(self.id, agent.agent_id, leg.info, datetime.now(UTC), agent.afsm.initial_state)
         self.speaker = Speaker(
             leg,
@@ -107,6 +115,9 @@ class Session:
         self._recognition: asyncio.Task[None] | None = None
         self._utterance = _Utterance()
         self._silence: asyncio.TimerHandle | None = None
+        self._state_timer: asyncio.TimerHandle | None = None
+        self._overdue = False
+        self._callers_turns = 0
         self._confirmed_at = 0.0
         self._failing = False
         self._keys_waiting: deque[str] = deque(maxlen=_MAX_KEYS_WAITING)
@@ -114,6 +125,50 @@ class Session:
     def now(self) -> float:
         """The loop's time."""
         return self._loop.time()
+
+    @property
+    def turn_timeout_s(self) -> float:
+        """How long an answer may take."""
+        return self.agent.turn_timeout or self.services.turn_timeout_s
+
+    # -- the machine -----------------------------------------------------------------------------------------------
+
+    def _machine(self, context: ConversationContext) -> Machine:
+        context.model = self.services.model_for(self.agent)
+        return Machine(self.agent.afsm, context, on_transition=self._transitioned)
+
+    def become(self, agent: FastAgent) -> None:
+        """Go on with another agent, which knows what this one knows; turn taking and limits stay as they are."""
+        self.hand_overs += 1
+        self.agent = agent
+        context = self.machine.context
+        context.variables.clear()
+        self.machine = self._machine(context)
+        self.record.agent_id, self.record.current_state = agent.agent_id, agent.afsm.initial_state
+        self._time_state()
+
+    def _tool_used(self, use: ToolUse) -> None:
+        if use.error:
+            self.services.metrics.tool_errors.inc()
+            _log.warning("tool failed: %s", use.error[:200], extra={"session_id": self.id, "tool": use.name})
+
+    def _time_state(self) -> None:
+        """The state has changed: its time begins."""
+        if self._state_timer is not None:
+            self._state_timer.cancel()
+        self._overdue = False
+        timeout = self.machine.state.timeout
+        self._state_timer = None if timeout is None else self._loop.call_later(timeout, self._state_timed_out)
+
+    def _state_timed_out(self) -> None:
+        """What is being said, by either side, is finished first."""
+        self._state_timer, self._overdue = None, True
+        if self._turn is None and not self.inbound.caller_speaks:
+            self._leave_state()
+
+    def _leave_state(self) -> None:
+        self._overdue = False
+        self._start("timeout", self.machine.respond_to_timeout)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -154,6 +209,8 @@ class Session:
 
     async def _close(self) -> None:
         self._stop_silence_timer()
+        if self._state_timer is not None:
+            self._state_timer.cancel()
         self._digits.close()
         self.speaker.close()
         self.inbound.close()
@@ -182,7 +239,7 @@ class Session:
         self._loop.call_later(_CLOSING_S, self._end, reason)
         self._keys_waiting.clear()
         self._interrupt_turn()
-        self._start("closing", lambda: _fixed(phrases.CLOSING, self.machine.state.name), ending=reason)
+        self._start("closing", lambda: fixed(phrases.CLOSING, self.machine.state.name), ending=reason)
 
     def failed(self, error: Exception) -> None:
         """A callback raised: this call ends, within some seconds whatever happens; the others do not notice."""
@@ -194,12 +251,17 @@ class Session:
         self.inbound.settle()
         self._keys_waiting.clear()
         self.speaker.stop()
-        self._start("closing", lambda: _fixed(phrases.GIVE_UP, ""), ending=HangupReason.INTERNAL_ERROR)
+        self._start("closing", lambda: fixed(phrases.GIVE_UP, ""), ending=HangupReason.INTERNAL_ERROR)
 
     # -- turns -----------------------------------------------------------------------------------------------------
 
     def _start(self, cause: str, think: Think, *, user: str = "", ending: HangupReason | None = None) -> None:
         """Begin a turn, in place of the one before."""
+        if cause in _CALLERS and self.agent.max_turns is not None:
+            if self._callers_turns >= self.agent.max_turns:
+                self.close(HangupReason.MAX_TURNS)
+                return
+            self._callers_turns += 1
         if self._turn_task is not None:
             self._turn_task.cancel()
         self._stop_silence_timer()
@@ -210,16 +272,19 @@ class Session:
         self._turn_task = self._spawn(self._turn.run())
 
     def _open(self) -> None:
+        self._time_state()
         self._start("opening", self.machine.opening)
 
-    def turn_done(self, ending: HangupReason | None) -> None:
-        """The turn's answer was heard."""
+    def turn_done(self, following: Next) -> None:
+        """The turn's answer was heard; say how the call goes on."""
         if self.services.log_transcripts and self._turn is not None:
             record = self._turn.record
             _log.info("turn", extra={"session_id": self.id, "user": record.user, "heard": record.heard})
         self._turn = self._turn_task = None
-        if ending is not None:
-            self._end(ending)
+        if following.think is not None:
+            self._start("onward", following.think, ending=following.reason)
+        elif following.reason is not None:
+            self._end(following.reason)
         elif not self.inbound.caller_speaks:
             self._start_silence_timer()
 
@@ -232,6 +297,7 @@ class Session:
 
     def _transitioned(self, transition: Transition) -> None:
         self.record.current_state = transition.to_state
+        self._time_state()
         if self._turn is not None:
             self._turn.committed = True  # what the caller says from now on is for the new state
         self.services.metrics.transitions.labels(self.agent.agent_id, transition.from_state, transition.to_state).inc()
@@ -257,6 +323,9 @@ class Session:
 
     def _start_silence_timer(self) -> None:
         self._stop_silence_timer()
+        if self._overdue:
+            self._leave_state()
+            return
         self._silence = self._loop.call_later(self.agent.no_input_timeout, self._silent)
 
     def _stop_silence_timer(self) -> None:
@@ -403,7 +472,7 @@ class Session:
         self.services.metrics.filler.labels("not_heard").inc()
         before = self.record.turns[-1].agent if self.record.turns else ""
         phrase = phrases.NOT_HEARD_KEYS if before == phrases.NOT_HEARD else phrases.NOT_HEARD
-        self._start("apology", lambda: _fixed(phrase, self.machine.state.name))
+        self._start("apology", lambda: fixed(phrase, self.machine.state.name))
 
     def barge_in(self, verdict: Verdict) -> None:
         """What the speech over the agent's turned out to be."""
@@ -417,8 +486,3 @@ class Session:
     def _count_barge_in(self, verdict: Verdict) -> None:
         self.services.metrics.barge_in.labels(verdict.value).inc()
         self.record.barge_ins[verdict.value] = self.record.barge_ins.get(verdict.value, 0) + 1
-
-
-async def _fixed(text: str, state: str) -> Response:
-    """A response that no machine was asked for."""
-    yield Step(text, state, rest=text)

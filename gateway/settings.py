@@ -34,17 +34,33 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field((), alias="FASTAGENT_TRUSTED_PROXIES")
     playout_lead_ms: int = Field(400, alias="FASTAGENT_PLAYOUT_LEAD_MS", ge=200, le=5000)
 
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field((), alias="FASTAGENT_ALLOWED_HOSTS")
+    transfer_to: Annotated[tuple[str, ...], NoDecode] = Field((), alias="FASTAGENT_TRANSFER_TO")
+    transfers_per_hour: int = Field(60, alias="FASTAGENT_TRANSFERS_PER_HOUR", ge=0)
+
     public_base_url: str | None = Field(None, alias="PUBLIC_BASE_URL")
     twilio_account_sid: str | None = Field(None, alias="TWILIO_ACCOUNT_SID")
     twilio_auth_token: SecretStr | None = Field(None, alias="TWILIO_AUTH_TOKEN")
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("trusted_proxies", "allowed_hosts", "transfer_to", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        parts = tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-        if isinstance(parts, tuple):
-            networks(parts)
-        return parts
+        """A list is separated by commas."""
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        networks(value)
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            if not re.fullmatch(r"https?://[^/?#@\s]+|(\*\.)?[A-Za-z0-9.:\[\]-]+", entry):
+                raise ValueError(f"{entry!r} is no host like api.example.com and no origin like http://10.0.0.5:8080")
+        return value
 
     @field_validator(
         "public_base_url",

@@ -11,14 +11,16 @@ three turns in a row have failed.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from fastagent.afsm.llm import LlmError
 from fastagent.afsm.machine import Response, Said, Step
+from fastagent.afsm.state import Ending
 from fastagent.connectors.leg import HangupReason
 from fastagent.gateway import phrases
+from fastagent.gateway.onward import Next, Think, move_on
 from fastagent.gateway.record import TurnRecord
 from fastagent.media.errors import SpeechError
 from fastagent.media.speech.sentences import SentenceStream
@@ -31,8 +33,6 @@ _log = logging.getLogger(__name__)
 _FILLER_S = 2.0
 
 _MAX_PIECES = 256  # of an answer that comes faster than it can be said
-
-Think = Callable[[], Response]
 
 
 class Turn:
@@ -50,6 +50,7 @@ class Turn:
         self.committed = False
         """Whether the machine has taken its step; before that, the input can still be joined with what follows."""
         self._session, self._think, self._ending = session, think, ending
+        self._onward: Ending | None = None
         self._interruptible = True
         self._remembered = self._spoke = False
         self.thought_at = 0.0
@@ -57,7 +58,7 @@ class Turn:
     @property
     def interruptible(self) -> bool:
         """Whether the caller may barge in on the answer."""
-        return self._interruptible and self._ending is None
+        return self._interruptible and self._ending is None and self._onward is None
 
     @property
     def joinable(self) -> bool:
@@ -86,7 +87,10 @@ class Turn:
             _log.exception("turn failed", extra={"session_id": session.id, "state": self.record.state})
             await self._apologise("failure")
         self._remember()
-        session.turn_done(self._ending)
+        if self._onward is None or self._ending is not None:
+            session.turn_done(Next(reason=self._ending))
+        else:
+            session.turn_done(await move_on(session, self._onward))
 
     async def _answer(self) -> None:
         """Say what the machine answers, as it comes."""
@@ -115,8 +119,8 @@ class Turn:
         self._interruptible = session.machine.state.interruptible
         if step.gives_up:
             self._ending = HangupReason.NO_INPUT
-        elif step.ends:
-            self._ending = HangupReason.COMPLETED
+        else:
+            self._onward = step.ending
         if step.refused is not None:
             session.services.metrics.transitions_refused.inc()
             _log.warning("transition refused", extra={"session_id": session.id, **step.refused.details})
@@ -146,7 +150,7 @@ class Turn:
             while not isinstance(event, Step):
                 if event is not None:
                     yield event
-                event = await _next(pieces, thinking, session.services.turn_timeout_s - (event is None) * _FILLER_S)
+                event = await _next(pieces, thinking, session.turn_timeout_s - (event is None) * _FILLER_S)
                 if event is None:
                     raise TimeoutError
             self.committed = True

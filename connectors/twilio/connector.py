@@ -263,7 +263,14 @@ class TwilioConnection:
             audio=PCMU_8K,
             metadata=call.metadata,
         )
-        leg = TwilioLeg(socket, protocol, info, end_call=self._end_call(started.call_sid), transport=transport)
+        leg = TwilioLeg(
+            socket,
+            protocol,
+            info,
+            end_call=self._end_call(started.call_sid),
+            redirect=self._redirect(started.call_sid, call),
+            transport=transport,
+        )
         self._legs[started.call_sid] = leg
         named = started.parameters.get("agent_id", "")  # our own, unless who holds the ticket put another one there
         agent_id = named if self._config.known_agent(named) else call.agent_id
@@ -320,6 +327,18 @@ class TwilioConnection:
                 raise
 
         return end
+
+    def _redirect(self, call_sid: str, call: Announced) -> Callable[[str], Awaitable[None]] | None:
+        rest = self._rest
+        if rest is None:
+            return None
+        # Who is dialled sees the number that the caller has dialled: Twilio allows numbers of the account only.
+        caller_id = call.to if call.direction == "inbound" else call.from_
+
+        async def redirect(destination: str) -> None:
+            await rest.redirect(call_sid, twiml.dial(destination, caller_id))
+
+        return redirect
 
 
 def _announced(form: Mapping[str, str], agent_id: str, release: Callable[[], None]) -> Announced:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import WSCloseCode, web
 
-from fastagent.connectors.leg import CallInfo, HangupReason, InboundSink, LegEnded, LegEvent
+from fastagent.connectors.leg import CallInfo, Capability, HangupReason, InboundSink, LegEnded, LegError, LegEvent
 from fastagent.connectors.twilio.protocol import TwilioProtocol
 
 _MAX_BACKLOG_S = 2.0
@@ -33,12 +33,15 @@ class TwilioLeg:
         info: CallInfo,
         *,
         end_call: Callable[[], Awaitable[None]] | None,
+        redirect: Callable[[str], Awaitable[None]] | None = None,
         transport: asyncio.BaseTransport | None = None,
     ) -> None:
         self.info = info
         self.frames_dropped = 0
         self._socket, self._protocol = socket, protocol
-        self._end_call = end_call
+        self._end_call, self._redirect = end_call, redirect
+        self._transferring = False
+        self.capabilities: frozenset[Capability] = frozenset({"transfer"} if redirect is not None else ())
         self._transport = transport if isinstance(transport, asyncio.WriteTransport) else None
         self._early: list[tuple[bytes, int | None]] = []  # audio that came before anybody listened
         self._inbound: InboundSink | None = None
@@ -76,6 +79,8 @@ class TwilioLeg:
             return
         if self._events.qsize() >= _MAX_EVENTS - 1:
             event = LegEnded(HangupReason.PROTOCOL_ERROR)
+        if self._transferring and event == LegEnded(HangupReason.CALLER_HUNG_UP):
+            event = LegEnded(HangupReason.TRANSFERRED)  # the `stop` that new TwiML brings
         if isinstance(event, LegEnded):
             self._ended.set()
             self._watch.cancel()
@@ -148,6 +153,24 @@ class TwilioLeg:
             self.happened(LegEnded(HangupReason.CONNECTION_LOST))
 
     # -- the end ---------------------------------------------------------------------------------------------------
+
+    async def transfer(self, destination: str) -> None:
+        """Give the call other TwiML, which dials; the stream ends with it."""
+        if self._redirect is None:
+            raise LegError("a transfer needs TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN")
+        self._transferring = True
+        try:
+            async with asyncio.timeout(_CONFIRM_S):
+                await self._redirect(destination)
+        except (TimeoutError, ConnectionError) as error:
+            self._transferring = False
+            raise LegError(f"Twilio did not take the transfer: {error or 'no answer'}") from error
+        self._end_call = None  # the call is not ours any more
+        try:
+            async with asyncio.timeout(_CONFIRM_S):
+                await self._ended.wait()
+        except TimeoutError:
+            self.happened(LegEnded(HangupReason.TRANSFERRED))
 
     async def hang_up(self, reason: HangupReason) -> None:
         """End the call: by REST where we have the credentials, else by closing the socket, after which `<Hangup/>`

@@ -1,4 +1,4 @@
-"""Twilio's REST API, as far as a call needs it: hanging up."""
+"""Twilio's REST API, as far as a call needs it: hanging up, and other TwiML."""
 
 import asyncio
 from typing import Any
@@ -26,22 +26,33 @@ class TwilioRest:
         Raises:
             ConnectionError: Twilio refused, could not be reached, or took too long.
         """
+        await self._update(call_sid, "hang-up", gone_is_fine=True, status="completed")
+
+    async def redirect(self, call_sid: str, twiml: str) -> None:
+        """Give a call other TwiML, at most 4000 characters.
+
+        Raises:
+            ConnectionError: Twilio refused, could not be reached, or took too long.
+        """
+        await self._update(call_sid, "redirect", gone_is_fine=False, twiml=twiml)
+
+    async def _update(self, call_sid: str, what: str, *, gone_is_fine: bool, **changes: str) -> None:
         from aiohttp import ClientError
         from twilio.base.exceptions import TwilioException
 
         client = self._open()
         try:
             async with asyncio.timeout(_TIMEOUT_S):  # the library's own timeout does not reach its async client
-                await client.calls(call_sid).update_async(status="completed")
+                await client.calls(call_sid).update_async(**changes)
         except TwilioException as error:
             status, code = getattr(error, "status", None), getattr(error, "code", None)
-            if code not in _OVER and status != 404:
-                raise ConnectionError(f"hang-up refused: {status}, code {code}") from error
+            if not gone_is_fine or (code not in _OVER and status != 404):
+                raise ConnectionError(f"{what} refused: {status}, code {code}") from error
         except (ClientError, TimeoutError, OSError) as error:
-            raise ConnectionError(f"hang-up failed: {type(error).__name__}") from error
+            raise ConnectionError(f"{what} failed: {type(error).__name__}") from error
         except (ValueError, AttributeError) as error:  # a body that the library cannot read
             if not 200 <= self._http.status < 300:
-                raise ConnectionError(f"hang-up refused: {self._http.status}") from error
+                raise ConnectionError(f"{what} refused: {self._http.status}") from error
 
     def _open(self) -> Any:
         if self._client is None:

@@ -20,6 +20,21 @@ def connect(stream_url: str, status_url: str, parameters: Mapping[str, str]) -> 
     return str(response)
 
 
+def dial(destination: str, caller_id: str) -> str:
+    """Return TwiML that connects the call to a number or a SIP address, and hangs up when they have talked."""
+    from twilio.twiml.voice_response import Dial, VoiceResponse
+
+    response = VoiceResponse()
+    verb = Dial(caller_id=caller_id) if caller_id else Dial()
+    if destination.startswith(("sip:", "sips:")):
+        verb.sip(destination)
+    else:
+        verb.number(destination)
+    response.append(verb)
+    response.hangup()
+    return str(response)
+
+
 def reject() -> str:
     """Return TwiML that lets the caller hear busy."""
     from twilio.twiml.voice_response import VoiceResponse

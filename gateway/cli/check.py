@@ -21,7 +21,10 @@ def check(
     strict: Annotated[bool, typer.Option(help="Warnings fail, too.")] = False,
     form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TEXT,
 ) -> None:
-    """Prove that agents are sound before they go live: every problem at once, each with its place and a hint."""
+    """Prove that agents are sound before they go live: every problem at once, each with its place and a hint.
+
+    Exit code 1 on errors, with --strict on warnings too; notes are for reading.
+    """
     from fastagent.gateway.agent_files import examine
 
     found = [(file, problem) for file in files for problem in examine(file)[1]]
@@ -44,7 +47,8 @@ def check(
         for file, problem in found:
             typer.echo(f"{file}: {problem}")
         typer.echo(f"{len(files)} checked, {len(found)} problems" if found else f"{len(files)} checked, no problems")
-    if any(problem.severity == "error" or strict for _, problem in found):
+    fatal = {"error", "warning"} if strict else {"error"}
+    if any(problem.severity in fatal for _, problem in found):
         raise typer.Exit(1)
 
 

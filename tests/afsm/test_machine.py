@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastagent.afsm import AFSM, AFSMState, ConversationContext, Machine, StateResult, Step, Transition
+from fastagent.afsm import AFSM, AFSMState, ConversationContext, Ending, Machine, StateResult, Step, Transition
 from fastagent.afsm.errors import DefinitionError, InvalidTransitionError, StateError
 
 # From the section "Defining Custom States" of the API document, unchanged.
@@ -270,7 +270,7 @@ async def test_silence_may_lead_to_another_state_or_to_the_end() -> None:
             return {"response": "Bye.", "next_state": "end"} if count == 1 else None
 
     session = machine(Impatient("a", "", ["end"]), AFSMState("end", terminal=True))
-    assert await session.no_input() == Step("Bye.", "end", Transition("a", "end"), ends=True)
+    assert await session.no_input() == Step("Bye.", "end", Transition("a", "end"), ending=Ending())
     assert await machine(AFSMState("a")).no_input() == Step("Are you still there?", "a")
     quiet = machine(AFSMState("a"))
     await quiet.no_input()

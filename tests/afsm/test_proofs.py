@@ -48,7 +48,8 @@ def sound(rng: random.Random) -> Document:
         states.append(state)
     states.append({"name": "end", "say": "Goodbye from {{ shop }}.", "terminal": True})
     rng.shuffle(states)
-    return {"initial_state": names[0], "variables": {"shop": "us"}, "states": states}
+    prompts = {"prompts": ["Are you there?"], "then": "end"}
+    return {"initial_state": names[0], "no_input": prompts, "variables": {"shop": "us"}, "states": states}
 
 
 def state(document: Document, name: str) -> tuple[int, Document]:
@@ -134,9 +135,71 @@ def model_needed(document: Document, rng: random.Random) -> tuple[str, str]:
     return "needs-model", f"states[{len(document['states']) - 1}].prompt_template"
 
 
+def silent_edge(document: Document, rng: random.Random) -> tuple[str, str]:
+    del document["no_input"]
+    at, one = state(document, "state 0")
+    one.pop("no_input", None)
+    return "no-input-edge", f"states[{at}]"
+
+
+def silent_loop(document: Document, rng: random.Random) -> tuple[str, str]:
+    at, one = state(document, "state 0")
+    one["no_input"] = {"prompts": ["Hello?"], "then": "other"}
+    document["states"].append(
+        {"name": "other", "on_timeout": {"after": 5, "to": "state 0"}, "transitions": [{"to": "end", "when": ["x"]}]}
+    )
+    return "silent-loop", f"states[{at}]"
+
+
+def tool_without_handler(document: Document, rng: random.Random) -> tuple[str, str]:
+    at, one = state(document, "state 0")
+    one |= {"prompt_template": "Be kind.", "tools": ["look_up"]}
+    return "tool-without-handler", f"states[{at}].tools[0]"
+
+
+def tool_without_model(document: Document, rng: random.Random) -> tuple[str, str]:
+    at, one = state(document, "state 0")
+    one["tools"] = ["look_up"]
+    document["tools"] = [{"name": "look_up", "description": "Looks up.", "url": "https://api.example.com/x"}]
+    return "tool-unused", f"states[{at}].tools[0]"
+
+
+def idle_tool(document: Document, rng: random.Random) -> tuple[str, str]:
+    document["tools"] = [{"name": "look_up", "description": "Looks up.", "url": "https://api.example.com/x"}]
+    return "tool-unused", "tools[0]"
+
+
+def far_from_a_human(document: Document, rng: random.Random) -> tuple[str, str]:
+    """Five states in a row before the one that transfers; the first is four moves away."""
+    states = document["states"]
+    for at in range(4):
+        to = "human" if at == 3 else f"hop {at + 1}"
+        states.append({"name": f"hop {at}", "transitions": [{"to": to, "when": ["on"]}]})
+    states.append({"name": "human", "terminal": {"action": "transfer", "to": "+15550100"}})
+    state(document, "state 0")[1]["transitions"].append({"to": "hop 0", "when": ["far away"]})
+    return "far-from-human", f"states[{len(states) - 5}]"
+
+
+def no_human(document: Document, rng: random.Random) -> tuple[str, str]:
+    at, one = state(document, "state 0")
+    document["states"] += [
+        {"name": "alone", "transitions": [{"to": "end", "when": ["x"]}]},
+        {"name": "human", "terminal": {"action": "transfer", "to": "+15550100"}},
+    ]
+    one["transitions"] += [{"to": "alone", "when": ["alone"]}, {"to": "human", "when": ["human"]}]
+    return "no-human", f"states[{len(document['states']) - 2}]"
+
+
+def undefined_otherwise(document: Document, rng: random.Random) -> tuple[str, str]:
+    at, one = state(document, "end")
+    one["terminal"] = {"action": "transfer", "to": "+15550100", "otherwise": "nowhere"}
+    return "undefined-target", f"states[{at}].terminal.otherwise"
+
+
 DEFECTS: list[Callable[[Document, random.Random], tuple[str, str]]] = [
     undefined_target, unreachable, no_way_out, no_end, unknown_name, broken_template, broken_expression, key_prefix,
-    unused_slot, silent_slot, unknown_slot, shadowed, model_needed,
+    unused_slot, silent_slot, unknown_slot, shadowed, model_needed, silent_edge, silent_loop, tool_without_handler,
+    tool_without_model, idle_tool, far_from_a_human, no_human, undefined_otherwise,
 ]  # fmt: skip
 
 
@@ -162,8 +225,10 @@ def test_errors_come_before_warnings_and_have_hints() -> None:
     document = sound(rng)
     unreachable(document, rng)
     no_way_out(document, rng)
+    document["states"].append({"name": "human", "terminal": {"action": "transfer", "to": "+15550100"}})
     problems = check(load(document)[0])
-    assert [one.severity for one in problems] == ["error", "warning"]
+    assert [one.severity for one in problems[:3]] == ["error", "warning", "warning"]
+    assert {one.severity for one in problems[3:]} == {"note"}
     assert all(one.hint for one in problems)
     assert str(problems[0]).startswith("error: states[")
 

@@ -58,7 +58,7 @@ def test_no_directory_is_no_agents(tmp_path: Path) -> None:
 def test_yes_and_no_are_words_in_yaml(tmp_path: Path) -> None:
     path = tmp_path / "one.yaml"
     path.write_text(
-        "initial_state: a\nstates:\n  - {name: a, say: Well, transitions: [{to: b, when: [yes, on, sure]}]}\n"
+        "initial_state: a\nno_input: [Well?]\nstates:\n  - {name: a, transitions: [{to: b, when: [yes, on, sure]}]}\n"
         "  - {name: b, terminal: true}\n"
     )
     config, problems = examine(path)
@@ -171,7 +171,7 @@ SCRIPT = ROOT / "examples/pharmacy/pharmacy.test.yaml"
 def test_the_scripted_conversations_of_the_example_pass() -> None:
     code, out, _ = fastagent("test", str(SCRIPT))
     assert code == 0, out
-    assert out.splitlines()[-1] == "4 passed, 0 failed"
+    assert out.splitlines()[-1] == "5 passed, 0 failed"
 
 
 def test_what_does_not_come_as_expected_is_told_with_its_step(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from fastagent.connectors.leg import CallInfo, HangupReason, InboundSink, LegEnded, LegEvent
+from fastagent.connectors.leg import CallInfo, Capability, HangupReason, InboundSink, LegEnded, LegError, LegEvent
 from fastagent.connectors.twilio.emulator import FRAME, StreamEmulator
 from fastagent.connectors.twilio.protocol import AudioReceived, StreamStarted, TwilioProtocol
 from fastagent.media.frame import PCMU_8K
@@ -24,6 +24,9 @@ class MemoryLeg:
         self.heard = bytearray()
         """What the caller heard, from the start of the call."""
         self.frames_dropped = 0
+        self.capabilities: frozenset[Capability] = frozenset({"transfer"})
+        self.transferred: list[str] = []
+        self.transfer_error: LegError | None = None
         self.hung_up: HangupReason | None = None
         self.lose_marks = False
         self._delay_s = delay_s
@@ -68,6 +71,12 @@ class MemoryLeg:
         _, answers = self.emulator.receive(message)
         for answer in answers:
             self._from_twilio(answer)
+
+    async def transfer(self, destination: str) -> None:
+        await asyncio.sleep(0.1)
+        if self.transfer_error is not None:
+            raise self.transfer_error
+        self.transferred.append(destination)
 
     async def hang_up(self, reason: HangupReason) -> None:
         self.hung_up = reason

@@ -1,0 +1,48 @@
+"""Where calls may be transferred to: what the environment allows, and so many an hour."""
+
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+
+_HOUR_S = 3600.0
+_NUMBER = re.compile(r"\+?[0-9]{2,20}")
+_SIP = re.compile(r"sips?:[A-Za-z0-9._~%!*'()&=+$,;?/-]{1,64}@[A-Za-z0-9.\[\]:-]{1,200}(?:;[A-Za-z0-9=._-]{1,64}){0,8}")
+
+
+class TransferRefusedError(Exception):
+    """A destination that is malformed, not allowed, or one too many."""
+
+
+class TransferPolicy:
+    """The allow-list of destinations, with `*` for any characters (`+1555*`, `sip:*@pbx.example.com`), and the rate."""
+
+    def __init__(self, allowed: Iterable[str], per_hour: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._allowed, self._per_hour, self._clock = [_plain(one) for one in allowed], per_hour, clock
+        self._made: deque[float] = deque()
+
+    def take(self, destination: str) -> str:
+        """Return the destination as it is to be dialled, and count it.
+
+        Raises:
+            TransferRefusedError: with the reason, which does not repeat the destination.
+        """
+        plain = _plain(destination)
+        if not (_NUMBER.fullmatch(plain) or _SIP.fullmatch(plain)):
+            raise TransferRefusedError("it is no number and no SIP address")
+        if not any(fnmatchcase(plain, pattern) for pattern in self._allowed):
+            raise TransferRefusedError("FASTAGENT_TRANSFER_TO does not allow it")
+        now = self._clock()
+        while self._made and now - self._made[0] >= _HOUR_S:
+            self._made.popleft()
+        if len(self._made) >= self._per_hour:
+            raise TransferRefusedError("there were too many in this hour")
+        self._made.append(now)
+        return plain
+
+
+def _plain(destination: str) -> str:
+    """Without the separators that people write in numbers."""
+    text = destination.strip()
+    return text if ":" in text else re.sub(r"[\s().-]", "", text)
