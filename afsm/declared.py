@@ -107,7 +107,7 @@ class DeclaredState(AFSMState):
         """Answer an utterance."""
         self._turns += 1
         if self._config.max_turns is not None and self._turns > self._config.max_turns:
-            return self._give_up(self._config.on_max_turns, context)
+            return self._give_up(self._config.on_max_turns, context, "max_turns")
         if self._confirming is not None:
             return self._confirmed(input_text, context)
         way = self._way(context, text=input_text)
@@ -164,7 +164,7 @@ class DeclaredState(AFSMState):
         """Answer keys: the menu, a way out, or the slot."""
         target = self._config.dtmf.menu.get(digits) if self._config.dtmf else None
         if target is not None:
-            return self._move(target, "", context)
+            return self._move(target, "", context, "keys")
         way = self._way(context, keys=digits) if digits else None
         if way is not None:
             return self._go(way, context)
@@ -186,12 +186,12 @@ class DeclaredState(AFSMState):
         prompts = self._prompts(given, _NOT_HEARD, context)
         if count <= len(prompts):
             return StateResult(prompts[count - 1])
-        return self._move(given.then, "", context) if given and given.then else None
+        return self._move(given.then, "", context, "no_input") if given and given.then else None
 
     async def on_timeout(self, context: ConversationContext) -> StateResult | None:
         """Leave for the state that is meant for it."""
         given = self._config.on_timeout
-        return self._move(given.to, self._render(given.say, context), context) if given else None
+        return self._move(given.to, self._render(given.say, context), context, "timeout") if given else None
 
     def utterance_complete(self, text: str) -> bool | None:
         """Numbers in groups are waited for."""
@@ -271,19 +271,19 @@ class DeclaredState(AFSMState):
         if way.returns:
             stack = [*context.variables.get(_STACK, []), self.name]
             context.variables[_STACK] = stack[-_MAX_STACK:]
-        return self._move(way.to, self._render(way.say, context), context)
+        return self._move(way.to, self._render(way.say, context), context, _why(way))
 
-    def _move(self, target: str, say: str, context: ConversationContext) -> StateResult:
+    def _move(self, target: str, say: str, context: ConversationContext, reason: str) -> StateResult:
         self._misses = 0
         if target == RETURN:
             stack = list(context.variables.get(_STACK, []))
             target = stack.pop() if stack else self._agent.initial_state
             context.variables[_STACK] = stack
-        return StateResult(say, target, 1.0)
+        return StateResult(say, target, 1.0, {"reason": reason})
 
-    def _give_up(self, target: str | None, context: ConversationContext) -> StateResult:
+    def _give_up(self, target: str | None, context: ConversationContext, reason: str) -> StateResult:
         if target:
-            return self._move(target, "", context)
+            return self._move(target, "", context, reason)
         return StateResult(self._render(self._agent.goodbye, context), ends=True)
 
     def _no_match(self, context: ConversationContext) -> StateResult:
@@ -292,7 +292,7 @@ class DeclaredState(AFSMState):
         prompts = self._prompts(given, _NOT_UNDERSTOOD, context)
         if self._misses <= len(prompts):
             return StateResult(prompts[self._misses - 1], confidence=0.0)
-        return self._give_up(given.then if given else None, context)
+        return self._give_up(given.then if given else None, context, "no_match")
 
     def _prompts(self, given: RepromptConfig | None, own: str, context: ConversationContext) -> list[str]:
         if given is not None and given.prompts:
@@ -303,6 +303,20 @@ class DeclaredState(AFSMState):
 
     def _render(self, text: str, context: ConversationContext, extra: dict[str, Any] | None = None) -> str:
         return template(text).render({**context.values(), **(extra or {})}) if text else ""
+
+
+def _why(way: TransitionConfig) -> str:
+    """Why a way was taken, for people."""
+    if way.description or way.when is None:
+        return way.description or "all slots are filled"
+    when = way.when
+    told = [
+        f"said one of {', '.join(when.intent)}" if when.intent else "",
+        f"{', '.join(when.slots)} filled" if when.slots else "",
+        when.expression or "",
+        "keys" if when.dtmf else "",
+    ]
+    return "; ".join(part for part in told if part)
 
 
 def _today() -> date:

@@ -34,6 +34,8 @@ class Problem:
     message: str
     rule: str = "config"
     hint: str = ""
+    subject: str = ""
+    """The name in question, where a rule has one."""
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.path or 'document'}: {self.message}" + (f" ({self.hint})" if self.hint else "")

@@ -23,6 +23,7 @@ from fastagent.afsm.state import AFSMState, Ending, StateResult
 
 _MAX_STATES = 200
 _MAX_NAME = 64
+_MAX_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Transition:
 
     from_state: str
     to_state: str
+    reason: str = field(default="", compare=False)
+    """Why, as the state tells it under `reason` in its result: for events and people, not for the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,40 +215,44 @@ class Machine:
         said: list[str] = []
 
         def speak(text: str) -> None:
+            said.append(text)
             pieces.append(text)
             fresh.set()
 
+        async def take() -> Step:
+            # No await between what the state returns and the commit: whatever it has written to the context goes
+            # with the transition, or was never written.
+            value = await _worked(work, speak)
+            if value is None and may_give_up:
+                return Step("".join(said), self._current, gives_up=True)
+            return await self._apply(value, said, entering=entering)
+
         with self.context.speaking(speak):
-            working = asyncio.ensure_future(_worked(work, speak))
+            working = asyncio.ensure_future(take())
             working.add_done_callback(lambda _: fresh.set())
             try:
                 while True:
                     while pieces:
-                        piece = pieces.popleft()
-                        said.append(piece)
-                        yield Said(piece)
+                        yield Said(pieces.popleft())
                     if working.done():
                         break
                     await fresh.wait()
                     fresh.clear()
-                value = working.result()
+                yield working.result()
             finally:
                 working.cancel()
-        if value is None and may_give_up:
-            yield Step("".join(said), self._current, gives_up=True)
-            return
-        yield await self._apply(value, "".join(said), entering=entering)
 
-    async def _apply(self, value: Any, said: str, *, entering: bool) -> Step:
+    async def _apply(self, value: Any, said: list[str], *, entering: bool) -> Step:
         result = StateResult.of(value)
-        transition, refused = self._commit(result.next_state)
-        rest = _unsaid(result.response, said)
+        transition, refused = self._commit(result.next_state, str(result.metadata.get("reason") or "user_input"))
+        rest = _unsaid(result.response, "".join(said))
         if transition is not None or entering:
             state, context = self.state, self.context
             opening = await (state.on_open(context) if entering else state.on_enter(context)) or ""
             rest = f"{rest} {opening}".strip()
+        spoken = "".join(said)
         return Step(
-            " ".join(f"{said} {rest}".split()) if said else rest,
+            " ".join(f"{spoken} {rest}".split()) if spoken else rest,
             self._current,
             transition,
             refused,
@@ -259,7 +266,7 @@ class Machine:
         own = self.state.ending(self.context) if entered else None
         return own or (Ending() if result.ends else None)
 
-    def _commit(self, target: str | None) -> tuple[Transition | None, InvalidTransitionError | None]:
+    def _commit(self, target: str | None, reason: str) -> tuple[Transition | None, InvalidTransitionError | None]:
         """Propose, validate and commit, without an await between them."""
         if target is None or target == self._current:
             return None, None
@@ -267,7 +274,7 @@ class Machine:
             self.afsm.check(self._current, target)
         except InvalidTransitionError as refused:
             return None, refused
-        transition = Transition(self._current, target)
+        transition = Transition(self._current, target, reason[:_MAX_REASON])
         self._current = target
         self._on_transition(transition)
         return transition, None

@@ -99,7 +99,8 @@ class ModelTurn:
                 break
         if not self._said and not self._speaks_later():
             raise LlmError("empty", "the model said nothing")
-        yield StateResult("", self.next_state, metadata={"truncated": True} if truncated else {})
+        metadata: dict[str, Any] = {"reason": "model"} | ({"truncated": True} if truncated else {})
+        yield StateResult("", self.next_state, metadata=metadata)
 
     def _tools(self) -> list[dict[str, Any]]:
         scene = self._scene
