@@ -6,7 +6,7 @@ the agent and reported as warnings; a value of the wrong kind is an error that n
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fastagent.afsm.errors import ConfigError, Problem
 
@@ -85,7 +85,7 @@ class TransitionConfig(_Model):
     returns: bool = False
     """Of a global transition: the target's end leads back to where one was."""
 
-    @field_validator("when", mode="before")
+    @field_validator("when", mode="before", json_schema_input_type=When | str | list[str] | None)
     @classmethod
     def _short_form(cls, value: object) -> object:
         """A text is an expression, a list are phrases."""
@@ -113,12 +113,17 @@ class RepromptConfig(_Model):
     then: Name | None = None
     """The state to go to after the last prompt; without one the call is ended with the agent's goodbye."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: object) -> object:
-        return (
-            {"prompts": value} if isinstance(value, list) else {"prompts": [value]} if isinstance(value, str) else value
-        )
+
+def _prompts(value: object) -> object:
+    """A text is one prompt, a list are several."""
+    if isinstance(value, str):
+        value = [value]
+    return {"prompts": value} if isinstance(value, list) else value
+
+
+Reprompts = Annotated[
+    RepromptConfig, BeforeValidator(_prompts, json_schema_input_type=RepromptConfig | Prompt | list[Prompt])
+]
 
 
 class TerminalConfig(_Model):
@@ -206,8 +211,8 @@ class StateConfig(_Model):
     slots: list[SlotConfig] = Field(default_factory=list)
     transitions: list[TransitionConfig] = Field(default_factory=list)
     dtmf: DtmfConfig | None = None
-    no_input: RepromptConfig | None = None
-    no_match: RepromptConfig | None = None
+    no_input: Reprompts | None = None
+    no_match: Reprompts | None = None
     tools: list[Name] = Field(default_factory=list)
     """Names of the agent's tools, HTTP and Python, that the model may use here."""
     on_timeout: TimeoutConfig | None = None
@@ -265,9 +270,9 @@ class AgentConfig(_Model):
     tts_config: dict[str, Any] = Field(default_factory=dict)
     turn_config: dict[str, Any] = Field(default_factory=dict)
     tools: list[HttpToolConfig] = Field(default_factory=list, max_length=64)
-    no_input: RepromptConfig | None = None
+    no_input: Reprompts | None = None
     """For states that have none of their own."""
-    no_match: RepromptConfig | None = None
+    no_match: Reprompts | None = None
     """For states that have none of their own."""
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     no_input_timeout: float = Field(7.0, gt=0, le=120)

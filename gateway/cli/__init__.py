@@ -7,6 +7,7 @@ from fastagent.gateway.cli.chat import chat
 from fastagent.gateway.cli.check import check
 from fastagent.gateway.cli.conversations import converse
 from fastagent.gateway.cli.diagram import diagram
+from fastagent.gateway.cli.schema import schema
 from fastagent.gateway.cli.serve import serve
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app.command(cls=OrderedCommand)(call)
 app.command()(chat)
 app.command()(check)
 app.command()(diagram)
+app.command()(schema)
 app.command("test")(converse)
 
 

@@ -1,5 +1,6 @@
 """Agents in files, and the commands that look at them."""
 
+import asyncio
 import json
 import logging
 import os
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from fastagent.gateway import agent_files
 from fastagent.gateway.agent_files import AgentFiles, examine
+from tests.support.fake_openai import Reply, fake_openai
 
 ROOT = Path(__file__).parents[2]
 PHARMACY = ROOT / "examples/pharmacy/pharmacy.yaml"
@@ -58,7 +62,7 @@ def test_no_directory_is_no_agents(tmp_path: Path) -> None:
 def test_yes_and_no_are_words_in_yaml(tmp_path: Path) -> None:
     path = tmp_path / "one.yaml"
     path.write_text(
-        "initial_state: a\nno_input: [Well?]\nstates:\n  - {name: a, transitions: [{to: b, when: [yes, on, sure]}]}\n"
+        "initial_state: a\nno_input: Well\nstates:\n  - {name: a, transitions: [{to: b, when: [yes, on, sure]}]}\n"
         "  - {name: b, terminal: true}\n"
     )
     config, problems = examine(path)
@@ -204,3 +208,38 @@ def test_a_script_that_is_wrong_says_why(tmp_path: Path, text: str, message: str
     code, out, _ = fastagent("test", str(path))
     assert code == 1
     assert message in out
+
+
+def test_the_schema_is_the_one_of_the_documents() -> None:
+    code, out, _ = fastagent("schema")
+    assert code == 0
+    schema = json.loads(out)
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    assert list(validator.iter_errors(yaml.safe_load(PHARMACY.read_text()))) == []
+    assert list(validator.iter_errors({"initial_state": "a", "states": [{"name": 5}]}))
+
+
+def test_a_picture_can_be_svg() -> None:
+    code, out, _ = fastagent("diagram", "--format", "svg", str(PHARMACY))
+    assert code == 0
+    assert out.startswith("<svg ")
+
+
+@pytest.mark.real
+async def test_chat_asks_the_model_and_shows_its_notes(tmp_path: Path) -> None:
+    path = tmp_path / "one.yaml"
+    reply = Reply(["Of ", "course."], [("update_conversation", ['{"next_state": "b", "notes": "likes tea"}'])])
+    async with fake_openai(reply, Reply(status=401)) as server:
+        path.write_text(
+            f"initial_state: a\nllm_config: {{base_url: {server.base_url}}}\nno_input: Well\nstates:\n"
+            "  - {name: a, prompt_template: Be kind., allowed_transitions: [b]}\n"
+            "  - {name: b, say: Tea it is., prompt_template: Sell tea., allowed_transitions: [a, c]}\n"
+            "  - {name: c, terminal: true}\n"
+        )
+        code, out, _ = await asyncio.to_thread(fastagent, "chat", str(path), given="tea please\nand cake\n")
+    assert code == 0
+    assert "Of course." in out
+    assert "Tea it is." in out
+    assert "a -> b (model)" in out
+    assert "the model failed: auth" in out
