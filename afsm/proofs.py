@@ -1,6 +1,6 @@
 """Proofs on a declarative machine before it goes live: all problems at once, each at its place, with a hint."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from fastagent.afsm.config import AgentConfig, StateConfig
 from fastagent.afsm.declared import RETURN
@@ -14,9 +14,10 @@ _SEVERITIES = ("error", "warning", "note")
 _FAR_FROM_A_HUMAN = 4  # moves
 
 
-def check(config: AgentConfig) -> list[Problem]:
-    """Return every problem of an agent, in the order of its document."""
+def check(config: AgentConfig, tools: Collection[str] = ()) -> list[Problem]:
+    """Return every problem of an agent, the gravest first; `tools` are the names of its Python functions."""
     found = [problem for rule in _RULES for problem in rule(config)]
+    found = [one for one in found if one.rule != "tool-without-handler" or one.subject not in tools]
     return sorted(found, key=lambda problem: (_SEVERITIES.index(problem.severity), problem.path))
 
 
@@ -65,7 +66,10 @@ def _moves(config: AgentConfig, state: StateConfig, *, silence: bool = True) -> 
     names = {one.name for one in config.states}
     if state.ending:
         return {state.ending.otherwise} & names if state.ending.otherwise else set()
-    targets = {*(config.targets_of(state) if silence else state.ways_out), *(way.to for way in config.global_transitions)}
+    targets = {
+        *(config.targets_of(state) if silence else state.ways_out),
+        *(way.to for way in config.global_transitions),
+    }
     if RETURN in targets:
         targets |= names
     return targets & names
@@ -295,7 +299,7 @@ def _tools(config: AgentConfig) -> Iterator[Problem]:
             path = f"states[{at}].tools[{i}]"
             if name not in declared:
                 hint = "declare it under `tools`, or give the function to FastAgent.from_config(tools=...)"
-                yield Problem("warning", path, f"nothing here handles {name!r}", "tool-without-handler", hint)
+                yield Problem("warning", path, f"nothing here handles {name!r}", "tool-without-handler", hint, name)
             if not state.prompt_template:
                 hint = "give the state a prompt_template: only a model calls tools"
                 yield Problem("warning", path, f"{state.name!r} never calls {name!r}", "tool-unused", hint)
@@ -319,7 +323,7 @@ def _humans(config: AgentConfig) -> Iterator[Problem]:
     for at, state in enumerate(config.states):
         if state.terminal:
             continue
-        path, hint = f"states[{at}]", "a global transition, like on \"speak to somebody\", is open everywhere"
+        path, hint = f"states[{at}]", 'a global transition, like on "speak to somebody", is open everywhere'
         if state.name not in far:
             yield Problem("note", path, f"{state.name!r} has no way to a human", "no-human", hint)
         elif far[state.name] >= _FAR_FROM_A_HUMAN:

@@ -14,6 +14,7 @@ PRICES = {"tea": 3.0, "coffee": 3.5, "cake": 4.25}
 
 DOCUMENT = {
     "initial_state": "counter",
+    "no_input": ["Are you still there?", "I can't hear you."],
     "greeting": "Hello, this is the tea shop.",
     "llm_config": {"model": "gpt-4o-mini", "max_tokens": 150},
     "states": [

@@ -181,7 +181,7 @@ def far_from_a_human(document: Document, rng: random.Random) -> tuple[str, str]:
 
 
 def no_human(document: Document, rng: random.Random) -> tuple[str, str]:
-    at, one = state(document, "state 0")
+    _, one = state(document, "state 0")
     document["states"] += [
         {"name": "alone", "transitions": [{"to": "end", "when": ["x"]}]},
         {"name": "human", "terminal": {"action": "transfer", "to": "+15550100"}},

@@ -44,6 +44,7 @@ SIGNED = "<as Twilio signs>"
 
 Form = list[tuple[str, str]]
 
+HUMAN = "+15550100199"  # whom calls may be transferred to
 quiet_rest = [  # upstream: twilio 9.13 authenticates in a way that aiohttp 3.14 deprecates
     pytest.mark.filterwarnings("ignore:BasicAuth is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The 'auth' parameter is deprecated:DeprecationWarning"),
@@ -147,6 +148,7 @@ async def gateway(
         MAX_SESSIONS=max_sessions,
         FASTAGENT_SPEECH="scripted",
         FASTAGENT_TRUSTED_PROXIES=proxies,
+        FASTAGENT_TRANSFER_TO=(HUMAN,),
         PUBLIC_BASE_URL=origin,
         TWILIO_ACCOUNT_SID=account,
         TWILIO_AUTH_TOKEN=token,
@@ -465,7 +467,7 @@ class FakeRest:
         self.asked.set()
         await self.stall.wait()
         for call_sid, stream in self.streams.items():
-            if call_sid in request.path and "Status=completed" in body:
+            if call_sid in request.path and ("Status=completed" in body or "Twiml=" in body):
                 await stream.stop()
         return web.Response(status=self.status, text=self.answer, content_type=self.content_type)
 

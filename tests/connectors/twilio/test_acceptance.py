@@ -14,13 +14,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
+from xml.etree import ElementTree
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
 from fastagent import AFSMState, ConversationContext
+from fastagent.afsm import Ending
 from fastagent.connectors.twilio import tickets
 from fastagent.connectors.twilio.emulator import StreamEmulator
 from fastagent.connectors.twilio.signature import sign
@@ -31,6 +33,7 @@ from fastagent.media.speech.contracts import SttStream
 from tests.support.audio import loud_frames, ulaw_tone
 from tests.support.carrier import (
     ACCOUNT,
+    HUMAN,
     MEDIA,
     ORIGIN,
     TOKEN,
@@ -118,6 +121,7 @@ async def shared(http: aiohttp.ClientSession) -> AsyncIterator[World]:
         agent("echo", Speaks(answer=lambda text: f"{text} la la la"), turn_config=QUICK),
         agent("talker", Speaks(LONG, lambda text: f"{text} la la la"), turn_config=QUICK),
         agent("farewell", Speaks("440 la la", terminal=True)),
+        agent("putting_through", Speaks("440 la la", terminal=Ending("transfer", HUMAN))),
         agent("stalled", Stalled("speaks")),
         agent(MARKUP),
         agent("x" * 600),
@@ -1089,6 +1093,39 @@ async def test_a_hang_up_that_rest_answers_with_nonsense_closes_the_stream(
             assert await call.close_code(3.0) is not None
     finally:
         world.rest.answers(200, {"sid": "CA0", "status": "completed"})
+
+
+async def test_a_transfer_gives_the_call_twiml_that_dials(world: World) -> None:
+    """Point 40: `Twiml` with `<Dial>`, at most 4000 characters; no further media, and no hang-up by us."""
+    async with world.twilio.call("putting_through", echo=True) as call:
+        world.rest.streams[call.call_sid] = call
+        details = await world.twilio.ended(call.call_sid)
+        assert details["end_reason"] == "transferred"
+        assert details["turns"][0]["heard"] == "440 la la"
+        sent = len(call.events)
+        await asyncio.sleep(0.3)
+        assert len(call.events) == sent
+    (request,) = world.rest.of(call.call_sid)
+    ((name, value),) = parse_qsl(request.body)
+    assert name == "Twiml"
+    assert len(value) <= 4000
+    dial, hangup = ElementTree.fromstring(value)
+    assert (dial.tag, dial.attrib["callerId"], hangup.tag) == ("Dial", dict(world.twilio.form())["To"], "Hangup")
+    assert [(verb.tag, verb.text) for verb in dial] == [("Number", HUMAN)]
+
+
+async def test_a_transfer_that_twilio_refuses_is_heard_and_the_call_is_ended(world: World) -> None:
+    """S15's sibling: the caller is not left in silence."""
+    refused = metric(world.gateway, "transfers_total", result="failed")
+    world.rest.answers(400, {"code": 21220, "message": "not in-progress", "status": 400})
+    try:
+        async with world.twilio.call("putting_through", echo=True) as call:
+            details = await world.twilio.ended(call.call_sid, 10.0)
+    finally:
+        world.rest.answers(200, {"sid": "CA0", "status": "completed"})
+    assert details["end_reason"] == "agent_failed"
+    assert "put you through" in details["turns"][-1]["heard"]
+    assert metric(world.gateway, "transfers_total", result="failed") == refused + 1
 
 
 async def test_without_rest_credentials_the_stream_is_closed(http: aiohttp.ClientSession) -> None:

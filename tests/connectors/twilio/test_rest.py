@@ -157,3 +157,16 @@ async def test_a_cancelled_hang_up_passes_the_cancellation_on(server: FakeRest, 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_other_twiml_is_posted_for_the_call(server: FakeRest, client: TwilioRest) -> None:
+    await client.redirect(CALL, "<Response><Hangup/></Response>")
+    (request,) = server.requests
+    assert request.path == f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{CALL}.json"
+    assert request.body == "Twiml=%3CResponse%3E%3CHangup%2F%3E%3C%2FResponse%3E"
+
+
+async def test_a_call_that_is_over_cannot_be_redirected(server: FakeRest, client: TwilioRest) -> None:
+    server.answers(404, {"code": 20404, "message": "not found", "status": 404})
+    with pytest.raises(ConnectionError, match="redirect refused: 404, code 20404"):
+        await client.redirect(CALL, "<Response/>")

@@ -64,3 +64,11 @@ def test_whatever_the_values_the_document_parses_back_and_keeps_its_limits(given
     text = twiml.connect(STREAM, STATUS, given)
     assert parameters(text) == {name: value for name, value in given.items() if len(name) + len(value) < 500}
     assert len(text.encode()) < 65536
+
+
+@pytest.mark.parametrize(("destination", "noun"), [("+15550100", "Number"), ("sip:a@b.example.com?X-A=1&B=<", "Sip")])
+def test_a_transfer_dials_and_then_hangs_up(destination: str, noun: str) -> None:
+    dial, hangup = ElementTree.fromstring(twiml.dial(destination, '"><Evil/>'))
+    assert (dial.tag, dial.attrib, hangup.tag) == ("Dial", {"callerId": '"><Evil/>'}, "Hangup")
+    assert [(one.tag, one.text) for one in dial] == [(noun, destination)]
+    assert "callerId" not in twiml.dial(destination, "")

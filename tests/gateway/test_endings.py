@@ -1,0 +1,243 @@
+"""What comes after a terminal state: transfers, hand-overs, and the time that a state or a call may take."""
+
+import pytest
+
+from fastagent.afsm import AFSMState, ConversationContext, Ending, StateResult
+from fastagent.afsm.config import load
+from fastagent.afsm.declared import states_of
+from fastagent.connectors.leg import HangupReason, LegError
+from fastagent.gateway import phrases
+from fastagent.gateway.agent import FastAgent
+from fastagent.gateway.transfers import TransferPolicy, TransferRefusedError
+from tests.support.world import Talker, World, call
+
+HUMAN = "+15550100199"
+
+
+class Somewhere(AFSMState):
+    """Goes on to the next state whatever is said."""
+
+    async def process(self, input_text: str, context: ConversationContext) -> StateResult:
+        return StateResult("Very well.", self.moves[0])
+
+
+class Words(AFSMState):
+    async def on_enter(self, context: ConversationContext) -> str:
+        return f"This is {self.name}."
+
+
+def states(ending: Ending) -> list[AFSMState]:
+    return [
+        Somewhere("start", "", ["desk"]),
+        Words("desk", "", terminal=ending),
+        Words("back", "", ["desk"]),
+    ]
+
+
+def allow(world: World, *destinations: str, per_hour: int = 10) -> None:
+    world.session.services.transfers = TransferPolicy(destinations, per_hour)
+
+
+async def test_a_transfer_comes_after_its_words_and_ends_the_session() -> None:
+    async with call(states(Ending("transfer", HUMAN))) as world:
+        allow(world, "+1555*")
+        await world.silence(1.0)
+        await world.say(0.6, then=4.0)
+        assert await world.ended() is HangupReason.TRANSFERRED
+        assert world.leg.transferred == [HUMAN]
+        assert world.turns[-1]["heard"] == "Very well. This is desk."
+        assert world.metric("transfers_total", result="done") == 1
+
+
+@pytest.mark.parametrize("fault", ["not allowed", "provider", "leg"])
+async def test_a_transfer_that_fails_leads_to_the_state_for_that(fault: str) -> None:
+    async with call(states(Ending("transfer", HUMAN, otherwise="back"))) as world:
+        allow(world, "+1556*" if fault == "not allowed" else "+1555*")
+        if fault == "provider":
+            world.leg.transfer_error = LegError("no")
+        if fault == "leg":
+            world.leg.capabilities = frozenset()
+        await world.silence(1.0)
+        await world.say(0.6, then=8.0)
+        assert not world.is_over
+        assert world.session.machine.state.name == "back"
+        assert world.turns[-1]["heard"] == f"{phrases.NO_TRANSFER} This is back."
+        assert world.leg.transferred == []
+        assert world.metric("transfers_total", result="refused" if fault == "not allowed" else "failed") == 1
+
+
+async def test_without_such_a_state_the_caller_hears_an_apology_and_the_call_ends() -> None:
+    async with call(states(Ending("transfer", HUMAN))) as world:
+        await world.silence(1.0)
+        await world.say(0.6, then=8.0)
+        assert await world.ended() is HangupReason.AGENT_FAILED
+        assert world.turns[-1]["heard"] == f"{phrases.NO_TRANSFER} {phrases.GOODBYE}"
+
+
+async def test_a_caller_who_talks_into_a_transfer_does_not_stop_it() -> None:
+    async with call(states(Ending("transfer", HUMAN))) as world:
+        allow(world, HUMAN)
+        await world.silence(1.0)
+        await world.say(0.6, then=0.8)
+        await world.say(1.5, then=4.0)
+        assert await world.ended() is HangupReason.TRANSFERRED
+
+
+async def test_another_agent_takes_over_and_knows_what_was_said() -> None:
+    other = FastAgent("billing", [Talker("billing", lambda text, context: str(len(context.history)))], "billing")
+    async with call(states(Ending("hand_over", "billing")), script=["one", "two"]) as world:
+        world.session.services.agent_for = {"billing": other}.get
+        await world.silence(1.0)
+        await world.say(0.6, then=8.0)
+        assert (world.session.agent, world.session.record.agent_id) == (other, "billing")
+        assert [turn["heard"] for turn in world.turns[1:]] == [
+            "Very well. This is desk.",
+            "Hello, what can I do for you?",
+        ]
+        assert world.session.record.current_state == "billing"
+        await world.say(0.6, then=4.0)
+        assert world.turns[-1]["heard"] == "2"
+
+
+async def test_an_agent_that_does_not_exist_is_a_failed_hand_over() -> None:
+    async with call(states(Ending("hand_over", "nobody", otherwise="back"))) as world:
+        await world.silence(1.0)
+        await world.say(0.6, then=8.0)
+        assert world.session.machine.state.name == "back"
+
+
+async def test_agents_that_hand_a_call_round_in_a_ring_come_to_an_end() -> None:
+    ring = [FastAgent(name, [Words(name, "", terminal=Ending("hand_over", to))], name) for name, to in ("ab", "ba")]
+    async with call([Words("start", "", terminal=Ending("hand_over", "a"))]) as world:
+        world.session.services.agent_for = {agent.agent_id: agent for agent in ring}.get
+        await world.silence(30.0)
+        assert await world.ended() is HangupReason.AGENT_FAILED
+        assert world.session.hand_overs == 8
+
+
+# -- time --------------------------------------------------------------------------------------------------------------
+
+
+class Timed(AFSMState):
+    async def on_timeout(self, context: ConversationContext) -> StateResult:
+        return StateResult("Time is up.", "late")
+
+    async def process(self, input_text: str, context: ConversationContext) -> StateResult:
+        return StateResult("Go on, please, and take as long as you want.")
+
+
+def timed(timeout: float = 5.0) -> list[AFSMState]:
+    return [Timed("start", "", ["late"], timeout=timeout), Words("late")]
+
+
+async def test_a_state_has_its_time() -> None:
+    async with call(timed(), no_input_timeout=100.0) as world:
+        await world.silence(4.9)
+        assert world.session.machine.state.name == "start"
+        await world.silence(4.0)
+        assert world.session.machine.state.name == "late"
+        assert (world.turns[-1]["cause"], world.turns[-1]["heard"]) == ("timeout", "Time is up. This is late.")
+
+
+async def test_an_answer_under_way_is_heard_first() -> None:
+    async with call(timed(2.0), no_input_timeout=100.0) as world:
+        await world.silence(0.5)
+        await world.say(0.6, then=8.0)
+        assert [turn["heard"] for turn in world.turns[1:]] == [
+            "Go on, please, and take as long as you want.", "Time is up. This is late.",
+        ]  # fmt: skip
+
+
+async def test_a_caller_who_speaks_when_it_is_over_is_answered_first() -> None:
+    async with call(timed(2.0), no_input_timeout=100.0) as world:
+        await world.silence(1.5)
+        await world.say(1.5, then=8.0)
+        assert [turn["cause"] for turn in world.turns] == ["opening", "speech", "timeout"]
+
+
+async def test_a_state_that_was_left_in_time_is_not_timed_out() -> None:
+    class Leaving(Timed):
+        async def process(self, input_text: str, context: ConversationContext) -> StateResult:
+            return StateResult("", "late")
+
+    async with call([Leaving("start", "", ["late"], timeout=5.0), Words("late")], no_input_timeout=100.0) as world:
+        await world.silence(1.0)
+        await world.say(0.6, then=10.0)
+        assert [turn["cause"] for turn in world.turns] == ["opening", "speech"]
+
+
+async def test_a_document_times_a_state_out() -> None:
+    config, _ = load(
+        {
+            "initial_state": "a",
+            "states": [
+                {"name": "a", "say": "Wait.", "on_timeout": {"after": 3, "to": "b", "say": "Too late."}},
+                {"name": "b", "say": "Goodbye.", "terminal": True},
+            ],
+        }
+    )
+    async with call(states_of(config), no_input_timeout=100.0) as world:
+        await world.silence(8.0)
+        assert await world.ended() is HangupReason.COMPLETED
+        assert world.turns[-1]["heard"] == "Too late. Goodbye."
+
+
+async def test_a_call_has_so_many_turns() -> None:
+    async with call([Talker(answer=lambda text, context: "Yes.")], max_turns=2) as world:
+        await world.greeted()
+        for _ in range(3):
+            await world.say(0.6, then=3.0)
+        await world.silence(8.0)
+        assert await world.ended() is HangupReason.MAX_TURNS
+        assert [turn["cause"] for turn in world.turns] == ["opening", "speech", "speech", "closing"]
+
+
+async def test_an_agent_may_have_less_time_for_an_answer_than_the_gateway() -> None:
+    import asyncio
+
+    async def slow(text: str, context: ConversationContext) -> str:
+        await asyncio.sleep(60)
+        return "never"
+
+    async with call([Talker(answer=lambda text, context: slow(text, context))], turn_timeout=5.0) as world:
+        await world.greeted()
+        await world.say(0.6, then=14.0)
+        assert world.metric("turn_timeouts_total") == 1
+
+
+# -- where to ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("destination", "dialled"),
+    [
+        ("+1 (555) 010-0199", "+15550100199"),
+        ("+15550100199", "+15550100199"),
+        ("sip:desk@pbx.example.com", "sip:desk@pbx.example.com"),
+        ("sip:desk@pbx.example.com;transport=tls", "sip:desk@pbx.example.com;transport=tls"),
+    ],
+)
+def test_allowed_destinations(destination: str, dialled: str) -> None:
+    assert TransferPolicy(["+1 555*", "sip:*@pbx.example.com*"], 5).take(destination) == dialled
+
+
+@pytest.mark.parametrize(
+    "destination",
+    ["+44155501", "sip:desk@evil.example.com", "", "911", "+1555\r\nX: y", "sip:a@pbx.example.com\r\nX: y", "+1555<x/>",
+     "https://pbx.example.com", "sip:a b@pbx.example.com", "*", "+1555*"],
+)  # fmt: skip
+def test_refused_destinations(destination: str) -> None:
+    with pytest.raises(TransferRefusedError) as caught:
+        TransferPolicy(["+1555*", "sip:*@pbx.example.com"], 5).take(destination)
+    assert destination not in str(caught.value) or not destination
+
+
+def test_so_many_an_hour() -> None:
+    now = 0.0
+    policy = TransferPolicy(["+*"], 2, clock=lambda: now)
+    policy.take("+1555")
+    policy.take("+1556")
+    with pytest.raises(TransferRefusedError, match="too many"):
+        policy.take("+1557")
+    now = 3600.0
+    assert policy.take("+1557") == "+1557"
