@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fastagent.afsm.llm import Llm
 
 _VERSION = 1
+_PARTS = ("facts", "profile", "metadata", "slots", "variables")
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class ConversationContext:
         self._history: deque[Exchange] = deque(maxlen=max_history)
         self._facts: dict[str, Any] = {}
         self._profile: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
+        """What the provider or client told of the call."""
         self.slots: dict[str, Any] = {}
         """What was asked for and given, by slot."""
         self.variables: dict[str, Any] = {}
@@ -83,8 +86,9 @@ class ConversationContext:
             self._speak = before
 
     def values(self) -> dict[str, Any]:
-        """Return what templates and conditions see: profile, facts, variables and slots, the later over the earlier."""
-        return {**self._profile, **self._facts, **self.variables, **self.slots}
+        """Return what templates and conditions see: metadata, profile, facts, variables and slots, the later over the
+        earlier."""
+        return {**self.metadata, **self._profile, **self._facts, **self.variables, **self.slots}
 
     @property
     def history(self) -> list[Exchange]:
@@ -142,6 +146,7 @@ class ConversationContext:
                 "history": [asdict(exchange) for exchange in self._history],
                 "facts": self._facts,
                 "profile": self._profile,
+                "metadata": self.metadata,
                 "slots": self.slots,
                 "variables": self.variables,
             }
@@ -160,11 +165,14 @@ class ConversationContext:
         try:
             context = cls(max_history=int(snapshot["max_history"]))
             context._history.extend(Exchange(**exchange) for exchange in deepcopy(snapshot["history"]))
-            parts = {name: deepcopy(snapshot[name]) for name in ("facts", "profile", "slots", "variables")}
+            parts = {
+                name: deepcopy(snapshot.get(name, {}) if name == "metadata" else snapshot[name]) for name in _PARTS
+            }
             if not all(isinstance(part, dict) for part in parts.values()):
-                raise TypeError("facts, profile, slots and variables are objects")
+                raise TypeError(f"{', '.join(_PARTS)} are objects")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the snapshot is damaged: {error}") from error
         context._facts, context._profile = parts["facts"], parts["profile"]
         context.slots, context.variables = parts["slots"], parts["variables"]
+        context.metadata = parts["metadata"]
         return context

@@ -93,6 +93,10 @@ class DeclaredState(AFSMState):
     def _missing(self, context: ConversationContext) -> SlotConfig | None:
         return next((slot for slot in self._config.slots if slot.required and slot.name not in context.slots), None)
 
+    async def on_resume(self, context: ConversationContext) -> str:
+        """Ask again for what was missing; where nothing was, say the opening again."""
+        return self._ask(context) or self._render(self._config.opening, context)
+
     def _ask(self, context: ConversationContext) -> str:
         slot = self._missing(context)
         self._asked = slot.name if slot else None

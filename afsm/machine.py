@@ -164,6 +164,37 @@ class Machine:
             self._own[self._current] = self.afsm.states[self._current].for_session()
         return self._own[self._current]
 
+    def snapshot(self) -> dict[str, Any]:
+        """Return where the machine is, the states' scratchpads and the context, as a JSON document."""
+        pads = {name: state.scratchpad for name, state in self._own.items() if state.scratchpad}
+        return {"state": self._current, "scratchpads": pads, "context": self.context.snapshot()}
+
+    @classmethod
+    def restore(
+        cls,
+        afsm: AFSM,
+        snapshot: Mapping[str, Any],
+        *,
+        on_transition: Callable[[Transition], None] = lambda transition: None,
+    ) -> "Machine":
+        """Return the machine that a `snapshot` describes; scratchpads of states that are gone are forgotten.
+
+        Raises:
+            ValueError: the snapshot is damaged, or its state does not exist any more.
+        """
+        context, state, pads = snapshot.get("context"), snapshot.get("state"), snapshot.get("scratchpads", {})
+        if not isinstance(context, dict) or not isinstance(pads, dict):
+            raise ValueError("the snapshot is damaged")
+        if not isinstance(state, str) or state not in afsm.states:
+            raise ValueError(f"there is no state {state!r:.80} any more")
+        machine = cls(afsm, ConversationContext.restore(context), on_transition=on_transition)
+        for name, notes in pads.items():
+            if name in afsm.states and isinstance(notes, str):
+                machine._own[name] = afsm.states[name].for_session()
+                machine._own[name].scratchpad = notes
+        machine._current = state
+        return machine
+
     async def enter(self) -> Step:
         """Begin in the initial state: what the agent says first."""
         return await collect(self.opening())
@@ -184,6 +215,14 @@ class Machine:
     def opening(self) -> Response:
         """Begin in the initial state."""
         return self._run(lambda: StateResult(""), entering=True)
+
+    def resumption(self, apology: str) -> Response:
+        """Go on where the conversation was lost."""
+
+        async def again() -> StateResult:
+            return StateResult(f"{apology} {await self.state.on_resume(self.context)}".strip())
+
+        return self._run(again)
 
     def respond(self, text: str) -> Response:
         """Answer an utterance as the answer comes."""

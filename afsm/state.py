@@ -134,6 +134,10 @@ class AFSMState:
         """Return what the agent says first, where this is its initial state; by default as on entering."""
         return await self.on_enter(context)
 
+    async def on_resume(self, context: ConversationContext) -> str:
+        """Return what the agent says when a conversation goes on after the gateway has lost it."""
+        return ""
+
     async def process(self, input_text: str, context: ConversationContext) -> Any:
         """Answer an utterance: a dict with `response`, `next_state` and `confidence`, or a `StateResult`."""
         response = await self._generate_response(input_text, context)

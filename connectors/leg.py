@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
 
+from fastagent.connectors.notices import Notice
 from fastagent.media.frame import AudioFormat
 
 Capability = Literal["transfer", "dtmf"]
@@ -24,6 +25,7 @@ class HangupReason(StrEnum):
     PROTOCOL_ERROR = "protocol_error"
     PROVIDER_ERROR = "provider_error"  # the carrier reported an error of the stream
     AGENT_FAILED = "agent_failed"  # too many failed turns in a row
+    TERMINATED = "terminated"  # by the API
     SLOW_PEER = "slow_peer"
     SHUTDOWN = "shutdown"
     INTERNAL_ERROR = "internal_error"
@@ -40,7 +42,20 @@ class CallInfo:
     to: str
     direction: str
     audio: AudioFormat
+    """How the caller's audio comes."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    """What the provider or client told of the call; templates see it, and the model as quoted data."""
+    playback: AudioFormat | None = None
+    """How ours goes, if otherwise."""
+    burst_s: float = 3.0
+    """Seconds of audio that may come ahead of real time."""
+    session_id: str | None = None
+    """The id that the client asked for."""
+
+    @property
+    def output(self) -> AudioFormat:
+        """How the agent's audio goes."""
+        return self.playback or self.audio
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +73,28 @@ class MarkReached:
 
 
 @dataclass(frozen=True, slots=True)
+class TextReceived:
+    """The caller has typed instead of spoken."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptRequested:
+    """The client wants the agent to be silent now, whatever the caller said."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost:
+    """The connection is gone and may come back: until then nobody hears or speaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionBack:
+    """It is there again; what was on its way when it broke was not heard."""
+
+
+@dataclass(frozen=True, slots=True)
 class LegEnded:
     """The last event of a leg."""
 
@@ -68,14 +105,22 @@ class LegError(Exception):
     """The other side refused what was asked of it, or cannot do it; the call goes on."""
 
 
-LegEvent = DtmfReceived | MarkReached | LegEnded
+LegEvent = DtmfReceived | MarkReached | TextReceived | InterruptRequested | ConnectionLost | ConnectionBack | LegEnded
 
 
 class InboundSink(Protocol):
     """Where a leg pushes the caller's audio, by a plain call a message."""
 
-    def push(self, payload: bytes, timestamp_ms: int | None, now: float) -> None:
-        """Take wire audio; `timestamp_ms` is the media time at its start, if the provider tells it."""
+    def push(self, payload: bytes, timestamp_ms: int | None, now: float) -> bool:
+        """Take wire audio; `timestamp_ms` is the media time at its start, if the provider tells it.
+
+        Returns:
+            False where it was dropped, being too far ahead of real time.
+        """
+        ...
+
+    def quiet(self, seconds: float, now: float) -> None:
+        """The peer has sent nothing for so long, and that means silence: time goes on."""
         ...
 
 
@@ -104,8 +149,24 @@ class CallLeg(Protocol):
         """Queue a mark behind the audio so far."""
         ...
 
+    def flush(self) -> None:
+        """The answer is complete: no more audio of it will come."""
+        ...
+
     def clear(self) -> None:
         """Drop what is queued here, then at the provider."""
+        ...
+
+    def notify(self, notice: Notice) -> None:
+        """Take word of what happens in the session; a provider that has no message for it drops it."""
+        ...
+
+    async def send_dtmf(self, digits: str) -> None:
+        """Let the caller's side hear these keys.
+
+        Raises:
+            LegError: it cannot be done.
+        """
         ...
 
     async def transfer(self, destination: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fastagent.afsm.machine import Response, Step
 from fastagent.afsm.state import Ending
 from fastagent.connectors.leg import HangupReason, LegError
+from fastagent.connectors.notices import CallHappened
 from fastagent.gateway import phrases
 from fastagent.gateway.transfers import TransferRefusedError
 
@@ -25,9 +26,9 @@ Think = Callable[[], Response]
 """Asks a machine."""
 
 
-async def fixed(text: str, state: str) -> Response:
+async def fixed(text: str, state: str, *, ending: Ending | None = None) -> Response:
     """A response that no machine was asked for."""
-    yield Step(text, state, rest=text)
+    yield Step(text, state, rest=text, ending=ending)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,10 @@ async def _transfer(session: "Session", ending: Ending) -> Next:
         refused = isinstance(error, TransferRefusedError)
         transfers.labels("refused" if refused else "failed").inc()
         _log.warning("no transfer: %s", error, extra={"session_id": session.id})
+        session.tell(CallHappened("transfer_failed", str(error)[:200]))
         return _otherwise(session, ending)
     transfers.labels("done").inc()
+    session.tell(CallHappened("transfer"))
     return Next(reason=HangupReason.TRANSFERRED)
 
 

@@ -7,6 +7,7 @@ NOT_HEARD_KEYS = "Sorry, I still can't hear you well. You can also use your keyp
 GIVE_UP = "I'm sorry, I have a technical problem. Please call again later. Goodbye."
 NO_TRANSFER = "I'm sorry, I can't put you through right now."
 GOODBYE = "Goodbye."
+RESUMED = "Sorry, we were cut off."
 CLOSING = "We have to end this call now. Please call again. Goodbye."
 
-ALL = (FILLER, APOLOGY, NOT_HEARD, NOT_HEARD_KEYS, GIVE_UP, NO_TRANSFER, GOODBYE, CLOSING)
+ALL = (FILLER, APOLOGY, NOT_HEARD, NOT_HEARD_KEYS, GIVE_UP, NO_TRANSFER, GOODBYE, RESUMED, CLOSING)

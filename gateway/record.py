@@ -25,6 +25,10 @@ class Waterfall:
         """The whole wait."""
         return round(self.endpointing + self.recognition + self.logic + self.synthesis, 1)
 
+    def details(self) -> dict[str, float]:
+        """Return the stages and their total."""
+        return {**asdict(self), "total": self.total}
+
 
 @dataclass(slots=True)
 class TurnRecord:
@@ -32,7 +36,8 @@ class TurnRecord:
 
     turn: int
     cause: str
-    """`opening`, `speech`, `dtmf`, `no_input`, `apology` or `closing`."""
+    """`opening`, `resumption`, `speech`, `text`, `dtmf`, `no_input`, `timeout`, `apology`, `announcement`, `onward` or
+    `closing`."""
     state: str
     user: str = ""
     agent: str = ""
@@ -41,6 +46,8 @@ class TurnRecord:
     done: bool = False
     """Heard to its end, or interrupted: what is said of it is final."""
     waterfall_ms: Waterfall | None = None
+    at: float = 0.0
+    """When it began, in seconds since 1970."""
 
 
 @dataclass(slots=True)
@@ -82,7 +89,7 @@ class SessionRecord:
         for turn in self.turns:
             entry = asdict(turn)
             if turn.waterfall_ms is not None:
-                entry["waterfall_ms"]["total"] = turn.waterfall_ms.total
+                entry["waterfall_ms"] = turn.waterfall_ms.details()
             turns.append(entry)
         return {
             **self.summary(),

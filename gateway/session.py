@@ -7,8 +7,9 @@ exactly one reason. Everything that it starts lives in its task group and is gon
 import asyncio
 import logging
 import secrets
+import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +18,29 @@ from fastagent.afsm.context import ConversationContext, ToolUse
 from fastagent.afsm.http_tools import WebClient
 from fastagent.afsm.llm import Llm
 from fastagent.afsm.machine import Machine, Transition
-from fastagent.connectors.leg import CallLeg, DtmfReceived, HangupReason, LegEnded, MarkReached
+from fastagent.afsm.state import Ending
+from fastagent.connectors.leg import (
+    CallLeg,
+    ConnectionBack,
+    ConnectionLost,
+    DtmfReceived,
+    HangupReason,
+    InterruptRequested,
+    LegEnded,
+    MarkReached,
+    TextReceived,
+)
+from fastagent.connectors.notices import (
+    CallerSpeech,
+    CallHappened,
+    Failed,
+    Notice,
+    SessionStarted,
+    StateChanged,
+    ToolCalled,
+    Transcribed,
+    TurnMeasured,
+)
 from fastagent.gateway import phrases
 from fastagent.gateway.agent import FastAgent
 from fastagent.gateway.digits import DigitCollector
@@ -25,6 +48,7 @@ from fastagent.gateway.metrics import Metrics
 from fastagent.gateway.onward import Next, Think, fixed
 from fastagent.gateway.record import STAGES, SessionRecord, TurnRecord, Waterfall
 from fastagent.gateway.speaker import Speaker
+from fastagent.gateway.traces import NoTracer, Tracer
 from fastagent.gateway.transfers import TransferPolicy
 from fastagent.gateway.turn import Turn
 from fastagent.media.barge_in import Verdict
@@ -44,7 +68,8 @@ _UNHEARD_SPEECH_S = 1.0  # speech this long without words is answered; shorter w
 _RECOGNITION_S = 10.0
 _CLOSING_S = 8.0
 _MAX_KEYS_WAITING = 64
-_CALLERS = frozenset({"speech", "dtmf", "no_input"})  # causes of turns that count against `max_turns`
+_MAX_ANNOUNCEMENTS = 8
+_CALLERS = frozenset({"speech", "text", "dtmf", "no_input"})  # causes of turns that count against `max_turns`
 
 
 @dataclass(slots=True)
@@ -68,6 +93,19 @@ class Services:
     transfers: TransferPolicy = field(default_factory=lambda: TransferPolicy((), 0))
     on_response: Callable[[float], None] = lambda seconds: None
     """Told of every answer: seconds from the caller's last sound to its first audio."""
+    speech_for: Callable[[FastAgent], tuple[Stt, Renderer] | None] = lambda agent: None
+    """The speech of an agent that has its own."""
+    keep: Callable[["Session"], None] = lambda session: None
+    """Told after each turn: the session's state is worth storing."""
+    tracer: Tracer = field(default_factory=NoTracer)
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What the API wants to be said, and done afterwards."""
+
+    words: str
+    ending: Ending | None = None
 
 
 @dataclass(slots=True)
@@ -84,28 +122,39 @@ class _Utterance:
 class Session:
     """One conversation on one leg."""
 
-    def __init__(self, leg: CallLeg, agent: FastAgent, services: Services) -> None:
-        self.id = f"sess_{secrets.token_hex(16)}"
+    def __init__(
+        self, leg: CallLeg, agent: FastAgent, services: Services, *, snapshot: Mapping[str, Any] | None = None
+    ) -> None:
+        self.id = leg.info.session_id or f"sess_{secrets.token_hex(16)}"
         self.leg, self.agent, self.services = leg, agent, services
         self.failures = 0
         """Failed turns in a row."""
         self.hand_overs = 0
         self._loop = asyncio.get_running_loop()
-        context = ConversationContext(max_history=agent.max_history)
-        context.web, context.tool_used = services.web, self._tool_used
-        self.machine = self._machine(context)
-        self.record = SessionRecord(self.id, agent.agent_id, leg.info, datetime.now(UTC), agent.afsm.initial_state)
+        self._resumed = snapshot is not None
+        self.machine = self._restored(snapshot) if snapshot is not None else self._fresh_machine()
+        state = self.machine.state.name
+        self.record = SessionRecord(self.id, agent.agent_id, leg.info, datetime.now(UTC), state)
+        stt, self.renderer = services.speech_for(agent) or (services.stt, services.renderer)
+        self.stt_name = stt.name
         self.speaker = Speaker(
             leg,
-            services.renderer,
+            self.renderer,
             services.ticker,
             lead_ms=services.lead_ms,
             on_first_audio=self._first_audio,
             failed=self.failed,
         )
-        self._stt = services.stt.open(leg.info.audio)
+        self._stt = stt.open(leg.info.audio)
         self._config = agent.turn_config
-        self.inbound = InboundAudio(leg.info.audio, vad=services.vad, stt=self._stt, config=self._config, listener=self)
+        self.inbound = InboundAudio(
+            leg.info.audio,
+            vad=services.vad,
+            stt=self._stt,
+            config=self._config,
+            listener=self,
+            max_ahead_s=leg.info.burst_s,
+        )
         self._digits = DigitCollector(self._loop, self._dtmf_complete)
         self._ended: asyncio.Future[HangupReason] = self._loop.create_future()
         self._group: asyncio.TaskGroup | None = None
@@ -121,6 +170,8 @@ class Session:
         self._confirmed_at = 0.0
         self._failing = False
         self._keys_waiting: deque[str] = deque(maxlen=_MAX_KEYS_WAITING)
+        self._announcements: deque[Announcement] = deque(maxlen=_MAX_ANNOUNCEMENTS)
+        self._away = False
 
     def now(self) -> float:
         """The loop's time."""
@@ -133,9 +184,19 @@ class Session:
 
     # -- the machine -----------------------------------------------------------------------------------------------
 
-    def _machine(self, context: ConversationContext) -> Machine:
+    def _fresh_machine(self) -> Machine:
+        context = ConversationContext(max_history=self.agent.max_history)
+        context.metadata.update(self.leg.info.metadata)
+        return self._equipped(Machine(self.agent.afsm, context, on_transition=self._transitioned))
+
+    def _restored(self, snapshot: Mapping[str, Any]) -> Machine:
+        return self._equipped(Machine.restore(self.agent.afsm, snapshot, on_transition=self._transitioned))
+
+    def _equipped(self, machine: Machine) -> Machine:
+        context = machine.context
         context.model = self.services.model_for(self.agent)
-        return Machine(self.agent.afsm, context, on_transition=self._transitioned)
+        context.web, context.tool_used = self.services.web, self._tool_used
+        return machine
 
     def become(self, agent: FastAgent) -> None:
         """Go on with another agent, which knows what this one knows; turn taking and limits stay as they are."""
@@ -143,14 +204,17 @@ class Session:
         self.agent = agent
         context = self.machine.context
         context.variables.clear()
-        self.machine = self._machine(context)
+        self.machine = self._equipped(Machine(agent.afsm, context, on_transition=self._transitioned))
         self.record.agent_id, self.record.current_state = agent.agent_id, agent.afsm.initial_state
+        self.tell(CallHappened("hand_over", agent.agent_id))
         self._time_state()
 
     def _tool_used(self, use: ToolUse) -> None:
         if use.error:
             self.services.metrics.tool_errors.inc()
             _log.warning("tool failed: %s", use.error[:200], extra={"session_id": self.id, "tool": use.name})
+        self.tell(ToolCalled(use.name, round(use.seconds * 1000, 1), use.error))
+        self.services.tracer.tool(self.id, use)
 
     def _time_state(self) -> None:
         """The state has changed: its time begins."""
@@ -177,6 +241,7 @@ class Session:
         limit = self._loop.call_later(self.agent.max_duration, self.close, HangupReason.MAX_DURATION)
         try:
             async with asyncio.TaskGroup() as self._group:
+                self.tell(SessionStarted(self.id, self.agent.agent_id, self.machine.state.name, self._resumed))
                 self._spawn(self._follow_leg())
                 self._open()
                 self.leg.attach(self.inbound)
@@ -222,7 +287,16 @@ class Session:
                 case MarkReached(name):
                     self.speaker.mark_reached(name)
                 case DtmfReceived(digit):
+                    self.tell(CallHappened("dtmf"))
                     self._dtmf(digit)
+                case TextReceived(text):
+                    self._typed(text)
+                case InterruptRequested():
+                    self._interrupt_on_request()
+                case ConnectionLost():
+                    self._go_away()
+                case ConnectionBack():
+                    self._come_back()
                 case LegEnded(reason):
                     if self._turn is not None:
                         self._turn.interrupt()
@@ -232,14 +306,76 @@ class Session:
         if not self._ended.done():
             self._ended.set_result(reason)
 
-    def close(self, reason: HangupReason) -> None:
-        """Say goodbye and end the call; within some seconds, whatever happens."""
+    def close(self, reason: HangupReason, words: str = phrases.CLOSING) -> None:
+        """Say goodbye and end the call; within some seconds, whatever happens. Without words it ends at once."""
         if self._ended.done():
             return
-        self._loop.call_later(_CLOSING_S, self._end, reason)
         self._keys_waiting.clear()
+        self._announcements.clear()
+        if not words or self._away:
+            self._interrupt_turn()
+            self._end(reason)
+            return
+        self._loop.call_later(_CLOSING_S, self._end, reason)
         self._interrupt_turn()
-        self._start("closing", lambda: fixed(phrases.CLOSING, self.machine.state.name), ending=reason)
+        self._start("closing", lambda: fixed(words, self.machine.state.name), ending=reason)
+
+    # -- what a client or the API asks for -------------------------------------------------------------------------
+
+    def announce(self, words: str, *, ending: Ending | None = None, interrupt: bool = False) -> bool:
+        """Say something, and do what an ending says, once the answer under way was heard; return whether there was
+        room for it."""
+        if self._ended.done() or len(self._announcements) == _MAX_ANNOUNCEMENTS:
+            return False
+        self._announcements.append(Announcement(words, ending))
+        if interrupt:
+            self._interrupt_on_request()
+        elif self._turn is None and not self.inbound.caller_speaks:
+            self._announce_next()
+        return True
+
+    def _announce_next(self) -> bool:
+        if not self._announcements:
+            return False
+        one, state = self._announcements.popleft(), self.machine.state.name
+        self._start("announcement", lambda: fixed(one.words, state, ending=one.ending))
+        return True
+
+    def _interrupt_on_request(self) -> None:
+        """Whoever asks for it means it: states that may not be interrupted by speech are, by this."""
+        if self._turn is None or not self._turn.ends_call:
+            self._interrupt_turn()
+            if not self._announce_next():
+                self._start_silence_timer()
+
+    def _typed(self, text: str) -> None:
+        """Typed words are an utterance, and interrupt as keys do."""
+        if self._turn is not None:
+            if not self._turn.interruptible:
+                return
+            self._interrupt_turn()
+        self.tell(Transcribed("user", text, True, self.record.turn_count + 1))
+        self._start("text", lambda: self.machine.respond(text), user=text)
+
+    def _go_away(self) -> None:
+        """The connection is lost for now: what is said waits, and nobody is asked anything."""
+        self._away = True
+        self._stop_silence_timer()
+        if self.speaker.speaking:
+            self.speaker.pause()
+
+    def _come_back(self) -> None:
+        self._away = False
+        self.speaker.resume()
+        if self._turn is None:
+            self._start_silence_timer()
+
+    def tell(self, notice: Notice) -> None:
+        """Tell the leg what happens; that it fails at it is its own affair."""
+        try:
+            self.leg.notify(notice)
+        except Exception:
+            _log.exception("a notice failed", extra={"session_id": self.id})
 
     def failed(self, error: Exception) -> None:
         """A callback raised: this call ends, within some seconds whatever happens; the others do not notice."""
@@ -265,7 +401,7 @@ class Session:
         if self._turn_task is not None:
             self._turn_task.cancel()
         self._stop_silence_timer()
-        record = TurnRecord(self.record.turn_count + 1, cause, self.record.current_state, user=user)
+        record = TurnRecord(self.record.turn_count + 1, cause, self.record.current_state, user=user, at=time.time())
         self.record.turn_count += 1
         self.record.turns.append(record)
         self._turn = Turn(self, record, think, ending=ending)
@@ -273,7 +409,10 @@ class Session:
 
     def _open(self) -> None:
         self._time_state()
-        self._start("opening", self.machine.opening)
+        if self._resumed:
+            self._start("resumption", lambda: self.machine.resumption(phrases.RESUMED))
+        else:
+            self._start("opening", self.machine.opening)
 
     def turn_done(self, following: Next) -> None:
         """The turn's answer was heard; say how the call goes on."""
@@ -285,7 +424,7 @@ class Session:
             self._start("onward", following.think, ending=following.reason)
         elif following.reason is not None:
             self._end(following.reason)
-        elif not self.inbound.caller_speaks:
+        elif not self.inbound.caller_speaks and not self._announce_next():
             self._start_silence_timer()
 
     def _interrupt_turn(self) -> None:
@@ -298,7 +437,9 @@ class Session:
     def _transitioned(self, transition: Transition) -> None:
         self.record.current_state = transition.to_state
         self._time_state()
+        self.tell(StateChanged(transition.from_state, transition.to_state, transition.reason))
         if self._turn is not None:
+            self._turn.transitions.append(transition)
             self._turn.committed = True  # what the caller says from now on is for the new state
         self.services.metrics.transitions.labels(self.agent.agent_id, transition.from_state, transition.to_state).inc()
 
@@ -313,7 +454,8 @@ class Session:
         recognition = max(0.0, ready - (said.last_sound_at + said.delay_s))
         endpointing = self._confirmed_at - said.last_sound_at - recognition
         stages = (endpointing, recognition, thought - self._confirmed_at, now - thought)
-        turn.record.waterfall_ms = Waterfall(*(round(stage * 1000, 1) for stage in stages))
+        turn.record.waterfall_ms = waterfall = Waterfall(*(round(stage * 1000, 1) for stage in stages))
+        self.tell(TurnMeasured(turn.record.turn, waterfall.details()))
         metrics = self.services.metrics
         self.services.on_response(sum(stages))
         for stage, seconds in zip(STAGES, stages, strict=True):
@@ -323,6 +465,8 @@ class Session:
 
     def _start_silence_timer(self) -> None:
         self._stop_silence_timer()
+        if self._away or self._ended.done():
+            return
         if self._overdue:
             self._leave_state()
             return
@@ -387,6 +531,7 @@ class Session:
     def speech_started(self, event: SpeechStarted) -> bool:
         """Fall silent at once, if the agent may be interrupted."""
         self._stop_silence_timer()
+        self.tell(CallerSpeech(True))
         if not self.speaker.speaking or not self._may_interrupt() or self.speaker.nearly_done():
             return False
         self.speaker.pause()
@@ -400,7 +545,9 @@ class Session:
 
     def hold_for_caller(self) -> None:
         """An answer is ready while the caller already speaks again: hold it back as if they had barged in."""
-        if self._may_interrupt() and self.inbound.caller_speaks:
+        if self._away:
+            self.speaker.hold()
+        elif self._may_interrupt() and self.inbound.caller_speaks:
             self.speaker.hold()
             self.inbound.hold()
 
@@ -425,12 +572,15 @@ class Session:
             async with asyncio.timeout(_RECOGNITION_S):
                 transcript = await self._stt.finalize()
         except (SpeechError, TimeoutError) as error:
-            self.services.metrics.provider_errors.labels(self.services.stt.name, "recognition").inc()
+            self.services.metrics.provider_errors.labels(self.stt_name, "recognition").inc()
             _log.warning("recognition failed", extra={"session_id": self.id, "error": str(error)})
+            self.tell(Failed("audio_processing_failed", "The caller's speech could not be recognised"))
             utterance.failed = True
             transcript = Transcript("")
         self._recognition = None
         utterance.transcript, utterance.text_at = transcript, self.now()
+        if transcript.text:
+            self.tell(Transcribed("user", transcript.text, False, self.record.turn_count + 1))
         complete = self._complete(transcript.text)
         config = self._config
         utterance.delay_s = config.min_endpointing_delay if complete else config.max_endpointing_delay
@@ -447,6 +597,7 @@ class Session:
     def speech_ended(self, event: SpeechEnded) -> None:
         """The utterance is confirmed: answer it."""
         self._confirmed_at = self.now()
+        self.tell(CallerSpeech(False))
         self._cancel_recognition()
         utterance = self._utterance
         text = utterance.transcript.text if utterance.transcript else ""
@@ -465,6 +616,7 @@ class Session:
                 self.record.turn_count -= 1
             else:
                 self._turn.interrupt()
+        self.tell(Transcribed("user", text, True, self.record.turn_count + 1))
         self._start("speech", lambda: self.machine.respond(text), user=text)
 
     def _not_heard(self) -> None:
@@ -480,6 +632,7 @@ class Session:
         if verdict is Verdict.INTERRUPT:
             self._interrupt_turn()
         elif verdict is Verdict.RESUME:
+            self.tell(CallerSpeech(False))
             self._cancel_recognition()
             self.speaker.resume()
 

@@ -31,13 +31,13 @@ class Speaker:
         on_first_audio: Callable[[], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        self.playout = Playout(leg.info.audio, lead_ms=lead_ms)
+        self.playout = Playout(leg.info.output, lead_ms=lead_ms)
         self._leg, self._renderer, self._ticker = leg, renderer, ticker
         self._on_first_audio, self._failed = on_first_audio, failed
-        self._audio = leg.info.audio
+        self._audio = leg.info.output
         self._loop = asyncio.get_running_loop()
         self._moved = asyncio.Event()
-        self._fresh = True
+        self._fresh, self._flushed = True, False
 
     @property
     def speaking(self) -> bool:
@@ -49,7 +49,7 @@ class Speaker:
     def begin(self) -> None:
         """Start a new answer."""
         self.playout.begin()
-        self._fresh = True
+        self._fresh, self._flushed = True, False
 
     async def say(self, text: str) -> None:
         """Render a text sentence by sentence and write it to the answer; the first sentence goes out at once.
@@ -77,6 +77,7 @@ class Speaker:
     async def finish(self) -> None:
         """The answer is complete: return when the caller has heard it."""
         self.playout.flush()
+        self._flush_leg()
         await self._until(lambda: self.playout.finished)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
@@ -102,12 +103,19 @@ class Speaker:
                     self._on_first_audio()
             else:
                 self._leg.send_mark(action.name)
+        self._flush_leg()
         if playout.overdue_s(now) > _MARK_PATIENCE_S:
             _log.warning("marks are missing, going by the clock")
             playout.assume_heard()
         if not playout.speaking:
             self._ticker.remove(self._tick)
         self._moved.set()
+
+    def _flush_leg(self) -> None:
+        """Tell the leg, once, that it has the whole answer."""
+        if not self._fresh and not self._flushed and self.playout.all_sent:
+            self._flushed = True
+            self._leg.flush()
 
     # -- what the caller does --------------------------------------------------------------------------------------
 
@@ -119,6 +127,7 @@ class Speaker:
     def pause(self) -> None:
         """Fall silent at once, here and at the provider."""
         self.playout.pause(self._loop.time())
+        self._flushed = False
         self._leg.clear()
         self._ticker.remove(self._tick)
 

@@ -16,9 +16,10 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from fastagent.afsm.llm import LlmError
-from fastagent.afsm.machine import Response, Said, Step
+from fastagent.afsm.machine import Response, Said, Step, Transition
 from fastagent.afsm.state import Ending
 from fastagent.connectors.leg import HangupReason
+from fastagent.connectors.notices import Failed, Interrupted, Transcribed
 from fastagent.gateway import phrases
 from fastagent.gateway.onward import Next, Think, move_on
 from fastagent.gateway.record import TurnRecord
@@ -54,11 +55,19 @@ class Turn:
         self._interruptible = True
         self._remembered = self._spoke = False
         self.thought_at = 0.0
+        self.transitions: list[Transition] = []
+        """What this turn has committed."""
+        self.began_at = session.now()
+
+    @property
+    def ends_call(self) -> bool:
+        """Whether the call ends, or goes elsewhere, with this answer."""
+        return self._ending is not None or self._onward is not None
 
     @property
     def interruptible(self) -> bool:
         """Whether the caller may barge in on the answer."""
-        return self._interruptible and self._ending is None and self._onward is None
+        return self._interruptible and not self.ends_call
 
     @property
     def joinable(self) -> bool:
@@ -73,18 +82,22 @@ class Turn:
             await self._answer()
             session.failures = 0
         except SpeechError as error:
-            session.services.metrics.provider_errors.labels(session.services.renderer.tts.name, "speech").inc()
+            session.services.metrics.provider_errors.labels(session.renderer.tts.name, "speech").inc()
             _log.warning("synthesis failed", extra={"session_id": session.id, "error": str(error)})
+            session.tell(Failed("internal_error", "The answer could not be spoken", {"text": self.record.agent}))
             await self._apologise("synthesis")
         except LlmError as error:
             _log.warning("model failed", extra={"session_id": session.id, "kind": error.kind})
+            session.tell(Failed("llm_error", "The language model has failed", {"kind": error.kind}))
             await self._apologise("model", hopeless=error.kind == "auth")
         except TimeoutError:
             session.services.metrics.turn_timeouts.inc()
             _log.warning("turn timed out", extra={"session_id": session.id, "state": self.record.state})
+            session.tell(Failed("internal_error", "The answer took too long", {"state": self.record.state}))
             await self._apologise("timeout")
         except Exception:
             _log.exception("turn failed", extra={"session_id": session.id, "state": self.record.state})
+            session.tell(Failed("internal_error", "The agent has failed", {"state": self.record.state}))
             await self._apologise("failure")
         self._remember()
         if self._onward is None or self._ending is not None:
@@ -124,6 +137,7 @@ class Turn:
         if step.refused is not None:
             session.services.metrics.transitions_refused.inc()
             _log.warning("transition refused", extra={"session_id": session.id, **step.refused.details})
+            session.tell(Failed("invalid_state", str(step.refused), step.refused.details))
 
     async def _say(self, text: str) -> None:
         session = self._session
@@ -135,6 +149,7 @@ class Turn:
         if not session.speaker.speaking:
             session.hold_for_caller()
             await asyncio.sleep(0)  # where that interrupted this turn, it ends here
+        session.tell(Transcribed("agent", text, False, self.record.turn))
         await session.speaker.say(text)
 
     async def _events(self) -> AsyncGenerator[Said | Step, None]:
@@ -196,10 +211,17 @@ class Turn:
         spoken = self._session.speaker.playout.ledger.text
         record.heard = spoken if heard is None else heard
         record.agent = record.agent or spoken
+        if record.agent or record.heard:
+            cut = record.interrupted
+            self._session.tell(Transcribed("agent", record.agent, True, record.turn, record.heard, interrupted=cut))
+        if record.interrupted:
+            self._session.tell(Interrupted(record.turn, record.heard))
         if record.user or record.heard:
             self._session.machine.context.update_context(
                 record.user, record.agent, record.state, heard=record.heard, interrupted=record.interrupted
             )
+        self._session.services.keep(self._session)
+        self._session.services.tracer.turn(self._session.id, self)
 
 
 async def _feed(response: Response, pieces: "asyncio.Queue[Said | Step]") -> None:

@@ -17,7 +17,6 @@ from fastagent.media.speech.contracts import SttStream, Transcript
 from fastagent.media.turn_config import TurnConfig
 from fastagent.media.vad.service import VadService, VadWindow
 
-_MAX_AHEAD_S = 3.0  # audio ahead of real time
 _MAX_GAP_S = 3.0  # a longer jump of the media clock is a new beginning, not loss
 _PREROLL_S = 0.3  # audio before the detected start that goes to recognition
 
@@ -69,13 +68,21 @@ class InboundAudio:
     """One caller."""
 
     def __init__(
-        self, audio: AudioFormat, *, vad: VadService, stt: SttStream, config: TurnConfig, listener: TurnListener
+        self,
+        audio: AudioFormat,
+        *,
+        vad: VadService,
+        stt: SttStream,
+        config: TurnConfig,
+        listener: TurnListener,
+        max_ahead_s: float = 3.0,
     ) -> None:
         self.audio = audio
+        self._max_ahead_s = max_ahead_s
         self.stats = InboundStats()
         self._stt = stt
         self._listener = listener
-        self._vad = vad.open(audio, self._on_window)
+        self._vad = vad.open(audio, self._on_window, max_waiting_s=max_ahead_s)
         window = vad.engine.window_samples(audio.rate_hz)
         self._endpointer = Endpointer(config, rate_hz=audio.rate_hz, window_samples=window)
         self._barge_in = BargeIn(config)
@@ -92,8 +99,8 @@ class InboundAudio:
 
     # -- packets ---------------------------------------------------------------------------------------------------
 
-    def push(self, payload: bytes, timestamp_ms: int | None, now: float) -> None:
-        """Take wire audio of any length; `timestamp_ms` is the media time at its start."""
+    def push(self, payload: bytes, timestamp_ms: int | None, now: float) -> bool:
+        """Take wire audio of any length; `timestamp_ms` is the media time at its start. Return whether it was taken."""
         stats = self.stats
         stats.packets += 1
         odd = len(payload) % self._size
@@ -108,15 +115,24 @@ class InboundAudio:
             stats.duplicate_samples += overlap
             payload, gap = payload[overlap * self._size :], 0
         count = len(payload) // self._size
-        ahead = stats.samples + gap + count - (now - self._began + _MAX_AHEAD_S) * self.audio.rate_hz
+        ahead = stats.samples + gap + count - (now - self._began + self._max_ahead_s) * self.audio.rate_hz
         if ahead > 0:
             stats.ahead_samples += count
             self._anchor += gap + count  # dropped, not lost: nothing to fill later
-            return
+            return False
         if gap:
             stats.concealed_samples += gap
             self._append(self.audio.silence(gap), gap)
         self._append(payload, count)
+        return True
+
+    def quiet(self, seconds: float, now: float) -> None:
+        """The peer sends nothing, and that is silence; what comes next is not ahead of anything."""
+        if self._began is None:
+            return
+        count = round(seconds * self.audio.rate_hz)
+        self._append(self.audio.silence(count), count)
+        self._began = now - self.stats.samples / self.audio.rate_hz
 
     def _media_samples(self, timestamp_ms: int) -> int:
         return timestamp_ms * self.audio.rate_hz // 1000

@@ -145,6 +145,11 @@ class Playout:
         return self._flushed and not self.paused and self._marked >= self._written
 
     @property
+    def all_sent(self) -> bool:
+        """Whether the answer is complete and all of it was given to the leg."""
+        return self._flushed and not self.paused and self._sent >= self._written
+
+    @property
     def waiting_ms(self) -> int:
         """Audio written but not yet sent: what makes a synthesiser wait."""
         return (self._written - self._sent) * 1000 // self._rate

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from aiohttp import WSCloseCode, web
 
 from fastagent.connectors.leg import CallInfo, Capability, HangupReason, InboundSink, LegEnded, LegError, LegEvent
+from fastagent.connectors.notices import Notice
 from fastagent.connectors.twilio.protocol import TwilioProtocol
 
 _MAX_BACKLOG_S = 2.0
@@ -115,6 +116,12 @@ class TwilioLeg:
         """Queue a mark behind the audio so far."""
         self._queue(self._protocol.mark(name), 0)
 
+    def flush(self) -> None:
+        """Twilio need not know where an answer ends."""
+
+    def notify(self, notice: Notice) -> None:
+        """Twilio has no messages for it."""
+
     def clear(self) -> None:
         """Drop what is queued here, its marks with it, then at Twilio."""
         self._outbox.clear()
@@ -171,6 +178,10 @@ class TwilioLeg:
                 await self._ended.wait()
         except TimeoutError:
             self.happened(LegEnded(HangupReason.TRANSFERRED))
+
+    async def send_dtmf(self, digits: str) -> None:
+        """A media stream carries no keys towards the caller; tones among the audio would be heard as speech."""
+        raise LegError("Twilio's media streams cannot send keys")
 
     async def hang_up(self, reason: HangupReason) -> None:
         """End the call: by REST where we have the credentials, else by closing the socket, after which `<Hangup/>`

@@ -10,7 +10,7 @@ from fastagent.media.frame import AudioFormat
 from fastagent.media.g711 import Int16Array
 from fastagent.media.level import frame_levels_db
 from fastagent.media.playout import RenderedSpeech
-from fastagent.media.resample import StreamResampler
+from fastagent.media.resample import StreamResampler, resample_block
 from fastagent.media.speech.contracts import Tts
 
 _CACHE_BYTES = 16 << 20
@@ -34,8 +34,14 @@ class Renderer:
             await self.render(text, audio)
 
     def kept(self, text: str, audio: AudioFormat) -> RenderedSpeech | None:
-        """Return a cached rendering, without waiting."""
-        return self._kept.get((text, audio))
+        """Return a cached rendering, without waiting; where there is none in this format, one made from another."""
+        speech = self._kept.get((text, audio))
+        if speech is None:
+            other = next((form for kept, form in self._kept if kept == text), None)
+            if other is not None:
+                samples = resample_block(other.decode(self._kept[text, other].payload), other.rate_hz, audio.rate_hz)
+                speech = encode_speech(text, samples, audio)
+        return speech
 
     async def render(self, text: str, audio: AudioFormat) -> RenderedSpeech:
         """Return a text as wire audio.

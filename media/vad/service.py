@@ -2,7 +2,8 @@
 
 A pass runs in a thread. Windows that become ready while it runs, or within `interval_s` of its start, form the next
 batch: a lone call waits for nothing (its windows are 32 ms apart), a full process amortises. A call has at most one
-window in a pass, since the state of one is the input of the next.
+window in a pass, since the state of one is the input of the next; while one has fallen behind (a client may send a
+whole utterance at once), passes follow each other without a pause.
 
 A pass that misses `deadline_s` is not waited for: its windows are judged by level, so that a busy machine hears worse
 but never stops hearing.
@@ -25,7 +26,7 @@ from fastagent.media.vad.engine import Float32Array, VadEngine, energy_verdict
 
 _log = logging.getLogger(__name__)
 
-_MAX_WAITING = 94  # windows of one call, about 3 s
+_BEHIND = 3  # windows of one call that wait: more is no jitter of arrival but a burst
 
 
 class VadWindow(NamedTuple):
@@ -49,10 +50,28 @@ class _Group:
 class VadStream:
     """One call's place in the batches."""
 
-    __slots__ = ("_closed", "_group", "_on_window", "_row", "_service", "_windows", "dropped", "window_bytes")
+    __slots__ = (
+        "_closed",
+        "_group",
+        "_max_waiting",
+        "_on_window",
+        "_row",
+        "_service",
+        "_windows",
+        "dropped",
+        "window_bytes",
+    )
 
-    def __init__(self, service: "VadService", group: _Group, row: int, on_window: Callable[[VadWindow], None]) -> None:
+    def __init__(
+        self,
+        service: "VadService",
+        group: _Group,
+        row: int,
+        on_window: Callable[[VadWindow], None],
+        max_waiting: int,
+    ) -> None:
         self._service, self._group, self._row, self._on_window = service, group, row, on_window
+        self._max_waiting = max_waiting
         self._windows: deque[tuple[int, bytes]] = deque()
         self._closed = False
         self.dropped = 0
@@ -61,7 +80,7 @@ class VadStream:
 
     def push(self, end: int, payload: bytes) -> None:
         """Queue one window of wire audio (`window_bytes` long) that ends at sample `end`."""
-        if len(self._windows) >= _MAX_WAITING:
+        if len(self._windows) >= self._max_waiting:
             self._windows.popleft()
             self.dropped += 1
         self._windows.append((end, payload))
@@ -100,7 +119,9 @@ class VadService:
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
-    def open(self, audio: AudioFormat, on_window: Callable[[VadWindow], None]) -> VadStream:
+    def open(
+        self, audio: AudioFormat, on_window: Callable[[VadWindow], None], *, max_waiting_s: float = 3.0
+    ) -> VadStream:
         """Give a call a row of state; `on_window` is called on the event loop, in order."""
         group = self._groups.get(audio)
         if group is None:
@@ -113,17 +134,21 @@ class VadService:
             group.free.extend(range(rows + more - 1, rows - 1, -1))
         row = group.free.pop()
         group.states[row] = 0
-        return VadStream(self, group, row, on_window)
+        windows = round(max_waiting_s * audio.rate_hz / self.engine.window_samples(audio.rate_hz))
+        return VadStream(self, group, row, on_window, windows)
 
     def _wake(self) -> None:
         if self._running or self._timer is not None:
             return
         loop = asyncio.get_running_loop()
         wait = self._next_at - loop.time()
-        if wait <= 0:
+        if wait <= 0 or self._someone_is_behind():
             self._start()
         else:
             self._timer = loop.call_later(wait, self._start)
+
+    def _someone_is_behind(self) -> bool:
+        return any(len(stream._windows) > _BEHIND for group in self._groups.values() for stream in group.ready)
 
     def _start(self) -> None:
         self._timer = None

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from fastagent.connectors.leg import CallInfo, Capability, HangupReason, InboundSink, LegEnded, LegError, LegEvent
+from fastagent.connectors.notices import Notice
 from fastagent.connectors.twilio.emulator import FRAME, StreamEmulator
 from fastagent.connectors.twilio.protocol import AudioReceived, StreamStarted, TwilioProtocol
 from fastagent.media.frame import PCMU_8K
@@ -25,6 +26,8 @@ class MemoryLeg:
         """What the caller heard, from the start of the call."""
         self.frames_dropped = 0
         self.capabilities: frozenset[Capability] = frozenset({"transfer"})
+        self.notices: list[Notice] = []
+        self.flushes = 0
         self.transferred: list[str] = []
         self.transfer_error: LegError | None = None
         self.hung_up: HangupReason | None = None
@@ -57,6 +60,15 @@ class MemoryLeg:
 
     def clear(self) -> None:
         self._deliver("clear", self.protocol.clear(), 0)
+
+    def flush(self) -> None:
+        self.flushes += 1
+
+    def notify(self, notice: Notice) -> None:
+        self.notices.append(notice)
+
+    async def send_dtmf(self, digits: str) -> None:
+        raise LegError("no")
 
     def _deliver(self, kind: str, message: str, size: int) -> None:
         self.sent.append((self._loop.time() - self.began, kind, size))
@@ -115,6 +127,10 @@ class MemoryLeg:
     def press(self, digit: str) -> None:
         """Press a key."""
         self._from_twilio(self.emulator.dtmf(digit))
+
+    def happened(self, event: LegEvent) -> None:
+        """Bring an event that Twilio has no message for."""
+        self._events.put_nowait(event)
 
     def caller_hangs_up(self) -> None:
         """End the call from the caller's side."""

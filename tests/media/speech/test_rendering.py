@@ -119,7 +119,10 @@ async def test_a_kept_phrase_is_kept_for_each_format_in_which_it_is_said() -> No
     renderer = Renderer(voice)
     await renderer.keep(["Hello."], PCMU_8K)
     wide = AudioFormat("L16", 16000)
-    assert renderer.kept("Hello.", wide) is None
+    made_over = renderer.kept("Hello.", wide)  # in an emergency the narrow one will do
+    assert made_over is not None
+    assert abs(len(made_over.payload) - 4 * len(renderer.kept("Hello.", PCMU_8K).payload)) <= 4  # type: ignore[union-attr]
+    assert len(voice.said) == 1
     speech = await renderer.render("Hello.", wide)
     assert renderer.kept("Hello.", wide) is speech
     assert len(voice.said) == 2
