@@ -12,6 +12,9 @@ from fastagent.afsm.errors import ConfigError, Problem
 
 MAX_DOCUMENT_BYTES = 1 << 20
 
+MOVE_TOOL = "update_conversation"
+"""What a model calls to move the conversation on."""
+
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Prompt = Annotated[str, Field(max_length=64 * 1024)]
 SlotKind = Literal["text", "digits", "number", "date", "time", "yes_no", "choice", "phone", "email", "spelled_name"]
@@ -194,9 +197,34 @@ class HttpToolConfig(_Model):
             raise ValueError(f"no JSON Schema: {error.message}") from None
         if value.get("type") != "object":
             raise ValueError("the arguments are an object: `type: object` is needed")
-        if "$ref" in str(value):
+        if _refers(value):
             raise ValueError("references are not followed")
         return value
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        from yarl import URL
+
+        try:
+            URL(value)
+        except ValueError as error:
+            raise ValueError(f"no address: {error}") from None
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _is_free(cls, value: str) -> str:
+        if value == MOVE_TOOL:
+            raise ValueError(f"{MOVE_TOOL!r} is the tool that moves the conversation")
+        return value
+
+
+def _refers(value: object) -> bool:
+    """Whether a JSON Schema has a reference anywhere, of whatever kind: a validator might fetch it."""
+    if isinstance(value, dict):
+        return any((key[:1] == "$" and key.lower().endswith("ref")) or _refers(one) for key, one in value.items())
+    return isinstance(value, list) and any(map(_refers, value))
 
 
 class StateConfig(_Model):

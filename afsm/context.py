@@ -35,7 +35,7 @@ class ToolUse:
     name: str
     seconds: float
     error: str = ""
-    """Why it failed; empty if it did not."""
+    """Why it failed, in a fixed word or two; empty if it did not."""
 
 
 class ConversationContext:

@@ -277,6 +277,10 @@ class DeclaredState(AFSMState):
             context.variables[_STACK] = stack[-_MAX_STACK:]
         return self._move(way.to, self._render(way.say, context), context, _why(way))
 
+    async def on_refusal(self, apology: str, otherwise: str, context: ConversationContext) -> StateResult:
+        """As any state, but `@return` leads back to where one was."""
+        return self._move(otherwise, apology, context, "ending_failed")
+
     def _move(self, target: str, say: str, context: ConversationContext, reason: str) -> StateResult:
         self._misses = 0
         if target == RETURN:

@@ -5,16 +5,17 @@ peers where the ways cross least (the barycentre method of Sugiyama, Tagawa and 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from xml.sax.saxutils import escape
+from xml.sax import saxutils
 
 from fastagent.afsm.config import AgentConfig, StateConfig
 from fastagent.afsm.errors import Problem
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 168, 44, 40, 76, 24
 _LANE = 48  # of a way that passes a layer
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _STOP = "\0"
 _SWEEPS = 8
 
@@ -100,6 +101,11 @@ def svg(config: AgentConfig, problems: Sequence[Problem] = ()) -> str:
     return "\n".join(parts)
 
 
+def _escape(text: str) -> str:
+    """Return a text as XML, without what XML cannot hold."""
+    return saxutils.escape(_NOT_XML.sub("", text))
+
+
 def _layers(config: AgentConfig, ways: Sequence[_Way]) -> tuple[list[list[str]], dict[_Way, list[str]]]:
     """States by their longest way from the initial one, and the stops of every way.
 
@@ -123,11 +129,14 @@ def _layers(config: AgentConfig, ways: Sequence[_Way]) -> tuple[list[list[str]],
             layers[layer].append(stop)
         routes[way] = [way.source, *stops, way.target]
     layers = [layer for layer in layers if layer]
-    pairs = [pair for route in routes.values() for pair in pairwise(route)]
+    neighbours: dict[str, list[str]] = {}
+    for one, other in (pair for route in routes.values() for pair in pairwise(route)):
+        neighbours.setdefault(one, []).append(other)
+        neighbours.setdefault(other, []).append(one)
     for sweep in range(_SWEEPS):
         ordered = layers if sweep % 2 == 0 else layers[::-1]
         for before, after in pairwise(ordered):
-            _uncross(before, after, pairs)
+            _uncross(before, after, neighbours)
     return layers, routes
 
 
@@ -156,14 +165,10 @@ def _forward(initial: str, ways: Sequence[_Way]) -> tuple[list[str], dict[str, l
     return order[::-1], forward
 
 
-def _uncross(before: list[str], layer: list[str], pairs: Sequence[tuple[str, str]]) -> None:
+def _uncross(before: list[str], layer: list[str], neighbours: Mapping[str, list[str]]) -> None:
     """Order a layer by where its neighbours of the layer before stand."""
     place = {name: at for at, name in enumerate(before)}
-    ends: dict[str, list[int]] = {name: [] for name in layer}
-    for one, other in pairs:
-        for name, neighbour in ((one, other), (other, one)):
-            if name in ends and neighbour in place:
-                ends[name].append(place[neighbour])
+    ends = {name: [place[one] for one in neighbours.get(name, ()) if one in place] for name in layer}
     weights = {name: sum(found) / len(found) if found else at for at, (name, found) in enumerate(ends.items())}
     layer.sort(key=weights.__getitem__)
 
@@ -206,8 +211,8 @@ def _arrow(way: _Way, stops: list[Point]) -> str:
         return line
     return (
         f'{line}<text x="{label[0]:.1f}" y="{label[1]:.1f}" font-size="10" fill="#444" text-anchor="middle" '
-        f'stroke="#fff" stroke-width="3" paint-order="stroke">{escape(_clipped(way.label, 26))}'
-        f"<title>{escape(way.label)}</title></text>"
+        f'stroke="#fff" stroke-width="3" paint-order="stroke">{_escape(_clipped(way.label, 26))}'
+        f"<title>{_escape(way.label)}</title></text>"
     )
 
 
@@ -226,14 +231,14 @@ def _box(state: StateConfig, centre: Point, faults: list[str], initial: str) -> 
     lift = 2 if below else -5
     note = (
         f'<text x="{x + _WIDTH / 2}" y="{y + _HEIGHT - 9}" font-size="10" fill="#555" text-anchor="middle">'
-        f"{escape(below)}</text>"
+        f"{_escape(below)}</text>"
         if below
         else ""
     )
     return (
         f'<g><rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="10" fill="{fill}" stroke="{stroke}" '
         f'stroke-width="{width}"/>{second}<text x="{x + _WIDTH / 2}" y="{y + _HEIGHT / 2 - lift}" '
-        f'text-anchor="middle">{escape(_clipped(state.name, 22))}</text>{note}<title>{escape(about)}</title></g>'
+        f'text-anchor="middle">{_escape(_clipped(state.name, 22))}</text>{note}<title>{_escape(about)}</title></g>'
     )
 
 

@@ -43,10 +43,11 @@ class HttpTool:
 
     def __init__(self, config: HttpToolConfig) -> None:
         from jsonschema import Draft202012Validator
+        from referencing import Registry
 
         self.name, self.filler = config.name, config.filler
         self._config = config
-        self._validator = Draft202012Validator(config.parameters)
+        self._validator = Draft202012Validator(config.parameters, registry=Registry())  # which fetches nothing
 
     def schema(self) -> dict[str, Any]:
         """Return it as an OpenAI function."""
@@ -80,20 +81,20 @@ class HttpTool:
         finishes = config.on_interrupt == "finish"
         status, text = await within(context.web.request(request), config.timeout + 0.5, finishes=finishes)
         if not 200 <= status < 300:
-            raise ToolError(f"the service answered {status}")
+            raise ToolError(f"the service answered {status}", kind=f"status {status}")
         return _json(text)
 
     def _arguments(self, arguments: str) -> dict[str, Any]:
         try:
             given = json.loads(arguments or "{}")
         except (ValueError, RecursionError):
-            raise ToolError("the arguments are no JSON") from None
+            raise ToolError("the arguments are no JSON", kind="wrong arguments") from None
         faults = sorted(self._validator.iter_errors(given), key=lambda fault: list(map(str, fault.path)))
         if faults:
             told = "; ".join(
                 f"{'.'.join(map(str, fault.path)) or 'arguments'}: {fault.message}" for fault in faults[:5]
             )
-            raise ToolError(f"wrong arguments: {told[:500]}")
+            raise ToolError(f"wrong arguments: {told[:500]}", kind="wrong arguments")
         return dict(given)
 
 

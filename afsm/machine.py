@@ -245,13 +245,14 @@ class Machine:
 
     def respond_to_refusal(self, apology: str, otherwise: str) -> Response:
         """Go on where an ending could not be done: to its state for that case."""
-        return self._run(lambda: StateResult(apology, otherwise))
+        return self._run(lambda: self.state.on_refusal(apology, otherwise, self.context))
 
     async def _run(self, work: Callable[[], Any], *, entering: bool = False, may_give_up: bool = False) -> Response:
         """Let a state work; yield what it says meanwhile, and at the end the step."""
         pieces: deque[str] = deque()
         fresh = asyncio.Event()
         said: list[str] = []
+        given_up = False
 
         def speak(text: str) -> None:
             said.append(text)
@@ -262,9 +263,11 @@ class Machine:
             # No await between what the state returns and the commit: whatever it has written to the context goes
             # with the transition, or was never written.
             value = await _worked(work, speak)
+            if given_up:  # a state that swallows its cancellation still changes nothing
+                raise asyncio.CancelledError
             if value is None and may_give_up:
                 return Step("".join(said), self._current, gives_up=True)
-            return await self._apply(value, said, entering=entering)
+            return await self._apply(value, said, speak, entering=entering)
 
         with self.context.speaking(speak):
             working = asyncio.ensure_future(take())
@@ -277,18 +280,19 @@ class Machine:
                         break
                     await fresh.wait()
                     fresh.clear()
+                if working.cancelled():
+                    raise StateError("the state was cancelled from inside")
                 yield working.result()
             finally:
+                given_up = True
                 working.cancel()
 
-    async def _apply(self, value: Any, said: list[str], *, entering: bool) -> Step:
+    async def _apply(self, value: Any, said: list[str], speak: Callable[[str], None], *, entering: bool) -> Step:
         result = StateResult.of(value)
         transition, refused = self._commit(result.next_state, str(result.metadata.get("reason") or "user_input"))
         rest = _unsaid(result.response, "".join(said))
         if transition is not None or entering:
-            state, context = self.state, self.context
-            opening = await (state.on_open(context) if entering else state.on_enter(context)) or ""
-            rest = f"{rest} {opening}".strip()
+            rest = await self._enter(rest, speak, entering=entering)
         spoken = "".join(said)
         return Step(
             " ".join(f"{spoken} {rest}".split()) if spoken else rest,
@@ -300,6 +304,22 @@ class Machine:
             metadata=result.metadata,
             rest=rest,
         )
+
+    async def _enter(self, rest: str, speak: Callable[[str], None], *, entering: bool) -> str:
+        """Enter the current state; return what is left to be said. What it speaks meanwhile comes behind the answer
+        that has led to it."""
+        state, context = self.state, self.context
+
+        def behind(text: str) -> None:
+            nonlocal rest
+            if rest:
+                speak(f" {rest} ")
+                rest = ""
+            speak(text)
+
+        with context.speaking(behind):
+            opening = await (state.on_open(context) if entering else state.on_enter(context)) or ""
+        return f"{rest} {opening}".strip()
 
     def _ending(self, result: StateResult, *, entered: bool) -> Ending | None:
         own = self.state.ending(self.context) if entered else None
@@ -315,5 +335,6 @@ class Machine:
             return None, refused
         transition = Transition(self._current, target, reason[:_MAX_REASON])
         self._current = target
+        self._silences = 0
         self._on_transition(transition)
         return transition, None

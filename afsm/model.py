@@ -56,7 +56,7 @@ class ModelTurn:
         self.notes: str | None = None
         self.filled: dict[str, Any] = {}
         self.next_state: str | None = None
-        self._said = False
+        self._said = self._filled_in = False
         self._corrections = 0
 
     async def run(self, input_text: str) -> AsyncIterator[str | StateResult]:
@@ -89,8 +89,8 @@ class ModelTurn:
             answered = True
             for call in calls:
                 filler = self._filler(call)
-                if filler and not self._said:
-                    self._said = True
+                if filler and not self._said and not self._filled_in:
+                    self._filled_in = True
                     yield f"{filler} "
                 told, settled = await self._handle(call)
                 chat.append({"role": "tool", "tool_call_id": call.id, "content": told})
@@ -139,7 +139,7 @@ class ModelTurn:
         try:
             return await tool.call(arguments, self._context)
         except BaseException as fault:  # a barge-in's cancellation, too
-            error = str(fault) or type(fault).__name__
+            error = fault.kind if isinstance(fault, ToolError) else type(fault).__name__
             raise
         finally:
             self._context.tool_used(ToolUse(tool.name, time.monotonic() - began, error))

@@ -8,11 +8,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from fastagent.afsm.config import SlotConfig
+from fastagent.afsm.config import MOVE_TOOL, SlotConfig
 from fastagent.afsm.context import ConversationContext
 from fastagent.afsm.llm import Message
 
-MOVE = "update_conversation"
+MOVE = MOVE_TOOL
 _MAX_DATA = 4000
 _MAX_NOTES = 2000
 _MAX_MESSAGES_CHARS = 24_000

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator
 
-from fastagent.afsm.config import AgentConfig, StateConfig
+from fastagent.afsm.config import AgentConfig, StateConfig, TransitionConfig
 from fastagent.afsm.declared import RETURN
 from fastagent.afsm.errors import DefinitionError, Problem
 from fastagent.afsm.expressions import Expression
@@ -11,6 +11,7 @@ from fastagent.afsm.templates import Template
 _COUNTERS = {"turns", "misses"}
 _CONFIRM = {"value", "spoken"}
 _SEVERITIES = ("error", "warning", "note")
+_OWN_PROMPTS = 2  # of ours about silence, where a state has none
 _FAR_FROM_A_HUMAN = 4  # moves
 
 
@@ -124,12 +125,12 @@ def _all_texts(config: AgentConfig) -> Iterator[tuple[str, str, set[str]]]:
             yield f"{here}.slots[{i}].reask", slot.reask, set()
             yield f"{here}.slots[{i}].confirm_text", slot.confirm_text, _CONFIRM
         for i, way in enumerate(state.transitions):
-            yield f"{here}.transitions[{i}].say", way.say, set()
+            yield from _texts_of_way(f"{here}.transitions[{i}]", way)
         for kind in ("no_input", "no_match"):
             for i, prompt in enumerate(getattr(state, kind).prompts if getattr(state, kind) else ()):
                 yield f"{here}.{kind}.prompts[{i}]", prompt, set()
     for i, way in enumerate(config.global_transitions):
-        yield f"global_transitions[{i}].say", way.say, set()
+        yield from _texts_of_way(f"global_transitions[{i}]", way)
     for kind in ("no_input", "no_match"):
         for i, prompt in enumerate(getattr(config, kind).prompts if getattr(config, kind) else ()):
             yield f"{kind}.prompts[{i}]", prompt, set()
@@ -152,6 +153,13 @@ def _texts(config: AgentConfig) -> Iterator[Problem]:
         for name in sorted(names - known - own):
             hint = "no slot, variable or `set` gives it a value; it will be empty"
             yield Problem("warning", path, f"{name!r} is never set", "unknown-name", hint)
+
+
+def _texts_of_way(path: str, way: TransitionConfig) -> Iterator[tuple[str, str, set[str]]]:
+    yield f"{path}.say", way.say, set()
+    for name, value in way.set.items():
+        if isinstance(value, str):
+            yield f"{path}.set.{name}", value, set()
 
 
 def _all_conditions(config: AgentConfig) -> Iterator[tuple[str, str]]:
@@ -267,13 +275,22 @@ def _silent_edges(config: AgentConfig) -> Iterator[Problem]:
             yield Problem("warning", f"states[{at}]", message, "no-input-edge", hint)
 
 
+def _before_silence(config: AgentConfig, state: StateConfig) -> bool:
+    """Whether a state's time is over before its prompts about silence are, by the pauses alone. A timeout that leads to
+    its own state does not begin anew."""
+    timeout, given = state.on_timeout, config.reprompts(state, "no_input")
+    assert timeout is not None
+    prompts = len(given.prompts) if given and given.prompts else _OWN_PROMPTS
+    return timeout.to != state.name and timeout.after < (prompts + 1) * config.no_input_timeout
+
+
 def _silent_loops(config: AgentConfig) -> Iterator[Problem]:
     """Rings of states that a caller who says nothing is led round for ever."""
     moves: dict[str, set[str]] = {}
     for state in config.states:
         reprompts = None if state.terminal else config.reprompts(state, "no_input")
         silent = {reprompts.then} if reprompts and reprompts.then else set()
-        if state.on_timeout and not state.terminal:
+        if state.on_timeout and not state.terminal and _before_silence(config, state):
             silent.add(state.on_timeout.to)
         if state.ending and state.ending.otherwise:
             silent.add(state.ending.otherwise)

@@ -155,6 +155,10 @@ class AFSMState:
         """Answer that `timeout` is over and the conversation is still in this state: None hangs up."""
         return None
 
+    async def on_refusal(self, apology: str, otherwise: str, context: ConversationContext) -> StateResult:
+        """Answer that this state's ending could not be done: apologise, and go to the state for that case."""
+        return StateResult(apology, otherwise, metadata={"reason": "ending_failed"})
+
     def utterance_complete(self, text: str) -> bool | None:
         """Whether this text is all that the state waits for; None leaves it to the general rule."""
         return None

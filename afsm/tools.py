@@ -17,7 +17,11 @@ MAX_RESULT = 8000  # characters that the model is told
 
 
 class ToolError(Exception):
-    """A tool could not be used; the text is for the model."""
+    """A tool could not be used; the text is for the model, the kind, which holds nothing of the caller's, for logs."""
+
+    def __init__(self, message: str, *, kind: str = "failed") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class AnyTool(Protocol):
@@ -78,7 +82,7 @@ class Tool:
             given = self.arguments.model_validate_json(arguments or "{}")
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise ToolError(f"wrong arguments: {faults}") from None
+            raise ToolError(f"wrong arguments: {faults}", kind="wrong arguments") from None
         values = {name: getattr(given, name) for name in type(given).model_fields}
         if self.takes_context:
             values["context"] = context
@@ -87,7 +91,7 @@ class Tool:
         except ToolError:
             raise
         except Exception as error:
-            raise ToolError(f"failed: {type(error).__name__}") from error
+            raise ToolError(f"failed: {type(error).__name__}", kind=type(error).__name__) from error
         return json.dumps(result, ensure_ascii=False, default=str)[:MAX_RESULT]
 
     async def _run(self, values: dict[str, Any]) -> Any:
@@ -114,7 +118,7 @@ async def within(work: Coroutine[Any, Any, _Result], seconds: float, *, finishes
         async with asyncio.timeout(seconds):
             return await (asyncio.shield(running) if finishes else running)
     except TimeoutError:
-        raise ToolError("no answer in time") from None
+        raise ToolError("no answer in time", kind="timeout") from None
 
 
 def _finished(work: "asyncio.Future[Any]") -> None:

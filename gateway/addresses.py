@@ -9,6 +9,9 @@ from collections.abc import Iterable
 
 from yarl import URL
 
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_COMPATIBLE = ipaddress.IPv6Network("::/96")
+
 
 class Addresses:
     """The allow-list."""
@@ -51,6 +54,15 @@ def _is_address(host: str) -> bool:
 def is_public(address: str) -> bool:
     """Whether an address is one of the internet at large."""
     found = ipaddress.ip_address(address)
-    mapped = getattr(found, "ipv4_mapped", None)
-    found = mapped or found
+    if isinstance(found, ipaddress.IPv6Address):
+        inside = found.ipv4_mapped or found.sixtofour or _embedded(found)
+        if inside is not None:  # an IPv4 address in IPv6 clothes leads where that one does
+            found = inside
     return found.is_global and not found.is_multicast
+
+
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address of NAT64 (RFC 6052) and of the deprecated compatible form (RFC 4291, 2.5.5.1)."""
+    if address in _NAT64 or address in _COMPATIBLE:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return None

@@ -13,6 +13,7 @@ from fastagent.afsm.config import MAX_DOCUMENT_BYTES, AgentConfig, load
 from fastagent.afsm.errors import AfsmError, ConfigError, Problem
 from fastagent.afsm.proofs import check
 from fastagent.gateway.agent import FastAgent
+from fastagent.gateway.models import Models
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +60,10 @@ def examine(path: Path) -> tuple[AgentConfig | None, list[Problem]]:
         FastAgent.from_config("checked", config)
     except (AfsmError, ValueError) as error:
         problems.insert(0, Problem("error", "turn_config", str(error)))
+    try:
+        Models(api_key=None, base_url=None).check(config.llm_config)
+    except (AfsmError, TypeError, ValueError) as error:
+        problems.insert(0, Problem("error", "llm_config", str(error)))
     return config, problems
 
 

@@ -17,7 +17,7 @@ from aiohttp import web
 from fastagent import __version__
 from fastagent.afsm.errors import DefinitionError
 from fastagent.afsm.llm import Llm
-from fastagent.connectors.leg import CallLeg
+from fastagent.connectors.leg import CallLeg, HangupReason
 from fastagent.connectors.trust import networks
 from fastagent.connectors.twilio.connector import TwilioConfig, TwilioConnection
 from fastagent.gateway import phrases
@@ -326,6 +326,8 @@ class Gateway:
         reason = record.end_reason.value if record.end_reason else "internal_error"
         metrics.session_duration.observe(record.duration_s)
         metrics.sessions_ended.labels(reason).inc()
+        if record.end_reason is HangupReason.TRANSFERRED:
+            metrics.transfers.labels("done").inc()
         metrics.calls.labels(record.call.provider, "inbound", reason).inc()
         inbound, playout = session.inbound.stats, session.speaker.playout.stats
         frame = record.call.audio.frame_samples

@@ -17,6 +17,11 @@ class DigitCollector:
         self._timer: asyncio.TimerHandle | None = None
         self._full_until = 0.0  # an input was complete by its length; its terminator may still come
 
+    @property
+    def collecting(self) -> bool:
+        """Whether an input is under way."""
+        return bool(self._digits)
+
     def is_late_terminator(self, digit: str, rules: KeyRules) -> bool:
         """Whether a key only ends an input that was complete already, as many callers are used to press it."""
         late = digit == rules.terminator and not self._digits and self._loop.time() < self._full_until

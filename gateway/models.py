@@ -19,7 +19,11 @@ class Models:
     """Makes one model per configuration, and closes them all."""
 
     def __init__(
-        self, *, api_key: str | None, base_url: str | None, on_fault: Callable[[str, FaultKind], None]
+        self,
+        *,
+        api_key: str | None,
+        base_url: str | None,
+        on_fault: Callable[[str, FaultKind], None] = lambda name, kind: None,
     ) -> None:
         self._api_key, self._base_url, self._on_fault = api_key, base_url, on_fault
         self._made: dict[str, Llm] = {}
@@ -41,6 +45,11 @@ class Models:
             self._endpoints += models
             self._made[key] = EndpointChain(models, on_fault=self._on_fault)
         return self._made[key]
+
+    def check(self, llm_config: dict[str, Any]) -> None:
+        """Raise `DefinitionError`, `TypeError` or `ValueError` where `model_for` would."""
+        for one in [llm_config, *llm_config.get("fallbacks", [])]:
+            self._config(one)
 
     def _config(self, given: dict[str, Any]) -> OpenAiConfig:
         known = {field.name for field in fields(OpenAiConfig)}

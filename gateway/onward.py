@@ -60,7 +60,6 @@ async def _transfer(session: "Session", ending: Ending) -> Next:
         _log.warning("no transfer: %s", error, extra={"session_id": session.id})
         session.tell(CallHappened("transfer_failed", str(error)[:200]))
         return _otherwise(session, ending)
-    transfers.labels("done").inc()
     session.tell(CallHappened("transfer"))
     return Next(reason=HangupReason.TRANSFERRED)
 

@@ -159,6 +159,9 @@ class Session:
         self._ended: asyncio.Future[HangupReason] = self._loop.create_future()
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        # A hand-over changes none of these: they belong to the call.
+        self.turn_timeout_s = agent.turn_timeout or services.turn_timeout_s
+        self._max_turns, self._no_input_timeout = agent.max_turns, agent.no_input_timeout
         self._turn: Turn | None = None
         self._turn_task: asyncio.Task[None] | None = None
         self._recognition: asyncio.Task[None] | None = None
@@ -176,11 +179,6 @@ class Session:
     def now(self) -> float:
         """The loop's time."""
         return self._loop.time()
-
-    @property
-    def turn_timeout_s(self) -> float:
-        """How long an answer may take."""
-        return self.agent.turn_timeout or self.services.turn_timeout_s
 
     # -- the machine -----------------------------------------------------------------------------------------------
 
@@ -212,7 +210,7 @@ class Session:
     def _tool_used(self, use: ToolUse) -> None:
         if use.error:
             self.services.metrics.tool_errors.inc()
-            _log.warning("tool failed: %s", use.error[:200], extra={"session_id": self.id, "tool": use.name})
+            _log.warning("tool failed: %s", use.error, extra={"session_id": self.id, "tool": use.name})
         self.tell(ToolCalled(use.name, round(use.seconds * 1000, 1), use.error))
         self.services.tracer.tool(self.id, use)
 
@@ -227,7 +225,7 @@ class Session:
     def _state_timed_out(self) -> None:
         """What is being said, by either side, is finished first."""
         self._state_timer, self._overdue = None, True
-        if self._turn is None and not self.inbound.caller_speaks:
+        if self._turn is None and not self.inbound.caller_speaks and not self._digits.collecting:
             self._leave_state()
 
     def _leave_state(self) -> None:
@@ -312,6 +310,9 @@ class Session:
             return
         self._keys_waiting.clear()
         self._announcements.clear()
+        if self._turn is not None and self._turn.moves_on:  # a transfer that the provider may have taken already
+            self._loop.call_later(_CLOSING_S, self._end, reason)
+            return
         if not words or self._away:
             self._interrupt_turn()
             self._end(reason)
@@ -393,8 +394,8 @@ class Session:
 
     def _start(self, cause: str, think: Think, *, user: str = "", ending: HangupReason | None = None) -> None:
         """Begin a turn, in place of the one before."""
-        if cause in _CALLERS and self.agent.max_turns is not None:
-            if self._callers_turns >= self.agent.max_turns:
+        if cause in _CALLERS and self._max_turns is not None:
+            if self._callers_turns >= self._max_turns:
                 self.close(HangupReason.MAX_TURNS)
                 return
             self._callers_turns += 1
@@ -439,8 +440,7 @@ class Session:
         self._time_state()
         self.tell(StateChanged(transition.from_state, transition.to_state, transition.reason))
         if self._turn is not None:
-            self._turn.transitions.append(transition)
-            self._turn.committed = True  # what the caller says from now on is for the new state
+            self._turn.moved(transition, self.machine.state.ending(self.machine.context))
         self.services.metrics.transitions.labels(self.agent.agent_id, transition.from_state, transition.to_state).inc()
 
     def _first_audio(self) -> None:
@@ -470,7 +470,7 @@ class Session:
         if self._overdue:
             self._leave_state()
             return
-        self._silence = self._loop.call_later(self.agent.no_input_timeout, self._silent)
+        self._silence = self._loop.call_later(self._no_input_timeout, self._silent)
 
     def _stop_silence_timer(self) -> None:
         if self._silence is not None:
@@ -614,6 +614,7 @@ class Session:
                 text = f"{self._turn.record.user} {text}"  # the caller went on: one utterance after all
                 self.record.turns.remove(self._turn.record)
                 self.record.turn_count -= 1
+                self._callers_turns -= 1
             else:
                 self._turn.interrupt()
         self.tell(Transcribed("user", text, True, self.record.turn_count + 1))

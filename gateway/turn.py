@@ -53,11 +53,20 @@ class Turn:
         self._session, self._think, self._ending = session, think, ending
         self._onward: Ending | None = None
         self._interruptible = True
+        self.moves_on = False
+        """Whether the answer was heard, and what comes after it is being done."""
         self._remembered = self._spoke = False
         self.thought_at = 0.0
         self.transitions: list[Transition] = []
         """What this turn has committed."""
         self.began_at = session.now()
+
+    def moved(self, transition: Transition, ending: Ending | None) -> None:
+        """The machine has committed a transition: what the caller says from now on is for the new state, and if that
+        one ends the call, nothing that happens to the rest of the answer can keep it from it."""
+        self.transitions.append(transition)
+        self.committed = True
+        self._onward = ending
 
     @property
     def ends_call(self) -> bool:
@@ -103,6 +112,7 @@ class Turn:
         if self._onward is None or self._ending is not None:
             session.turn_done(Next(reason=self._ending))
         else:
+            self.moves_on = True
             session.turn_done(await move_on(session, self._onward))
 
     async def _answer(self) -> None:
@@ -137,6 +147,8 @@ class Turn:
         if step.refused is not None:
             session.services.metrics.transitions_refused.inc()
             _log.warning("transition refused", extra={"session_id": session.id, **step.refused.details})
+            if session.machine.state.terminal:  # there is no way back, and nothing to wait for
+                self._ending = HangupReason.AGENT_FAILED
             session.tell(Failed("invalid_state", str(step.refused), step.refused.details))
 
     async def _say(self, text: str) -> None:
@@ -158,14 +170,15 @@ class Turn:
         pieces: asyncio.Queue[Said | Step] = asyncio.Queue(_MAX_PIECES)
         thinking = asyncio.create_task(_feed(self._think(), pieces))
         try:
-            event = await _next(pieces, thinking, _FILLER_S)
+            patience = min(_FILLER_S, session.turn_timeout_s)
+            event = await _next(pieces, thinking, patience)
             if event is None and not session.inbound.caller_speaks:
                 session.services.metrics.filler.labels("slow").inc()
                 session.speaker.say_kept(phrases.FILLER)
             while not isinstance(event, Step):
                 if event is not None:
                     yield event
-                event = await _next(pieces, thinking, session.turn_timeout_s - (event is None) * _FILLER_S)
+                event = await _next(pieces, thinking, session.turn_timeout_s - (event is None) * patience)
                 if event is None:
                     raise TimeoutError
             self.committed = True
@@ -198,6 +211,8 @@ class Turn:
 
     def interrupt(self) -> None:
         """The caller interrupted: history keeps what was heard. The session cancels the task."""
+        if self._remembered:
+            return
         self.record.interrupted = True
         self._remember(self._session.speaker.stop())
 

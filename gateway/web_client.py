@@ -56,14 +56,17 @@ class GuardedClient:
         Raises:
             ToolError: the address is not allowed, a secret is not set, or there is no answer.
         """
-        url = URL(request.url)
+        try:
+            url = URL(request.url)
+        except ValueError:
+            raise ToolError("the address is malformed") from None
         if not self._addresses.allows(url):
-            raise ToolError("this address is not allowed by FASTAGENT_ALLOWED_HOSTS")
-        headers = dict(request.headers)
+            raise ToolError("this address is not allowed by FASTAGENT_ALLOWED_HOSTS", kind="address not allowed")
+        headers = {**request.headers, "Accept-Encoding": "identity"}
         if request.bearer_env is not None:
             token = os.environ.get(request.bearer_env)
             if not token:
-                raise ToolError(f"{request.bearer_env} is not set")
+                raise ToolError(f"{request.bearer_env} is not set", kind=f"{request.bearer_env} is not set")
             headers["Authorization"] = f"Bearer {token}"
         try:
             async with asyncio.timeout(request.timeout_s):
@@ -78,15 +81,19 @@ class GuardedClient:
                             return status, text
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            raise ToolError("no answer in time") from None
+            raise ToolError("no answer in time", kind="timeout") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise ToolError(f"the service cannot be reached: {type(error).__name__}") from error
+            raise ToolError(
+                f"the service cannot be reached: {type(error).__name__}", kind=type(error).__name__
+            ) from error
         raise AssertionError("the last try returns or raises")
 
     async def _once(self, url: URL, request: WebRequest, headers: dict[str, str]) -> tuple[int, str]:
         session = self._session(trusted=self._addresses.trusts_origin(url))
         options: dict[str, Any] = {"headers": headers, "data": request.body, "allow_redirects": False}
         async with session.request(request.method, url.update_query(request.query), **options) as answer:
+            if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise ToolError("the service answers compressed, unasked")
             body = await answer.content.read(_MAX_ANSWER)
             while len(body) < _MAX_ANSWER and (more := await answer.content.read(_MAX_ANSWER - len(body))):
                 body += more

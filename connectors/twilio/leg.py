@@ -170,7 +170,7 @@ class TwilioLeg:
             async with asyncio.timeout(_CONFIRM_S):
                 await self._redirect(destination)
         except (TimeoutError, ConnectionError) as error:
-            self._transferring = False
+            self._transferring = False  # else a hang-up of the caller would count as the transfer
             raise LegError(f"Twilio did not take the transfer: {error or 'no answer'}") from error
         self._end_call = None  # the call is not ours any more
         try:

@@ -1,6 +1,7 @@
 """`fastagent chat`: an agent in text, with what it does and why."""
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,7 @@ def _agent(name: str) -> Any:
 
 async def _chat(agent: Any, plain: bool) -> None:
     from fastagent.afsm import ConversationContext, Machine
+    from fastagent.afsm.errors import DefinitionError
     from fastagent.gateway.addresses import Addresses
     from fastagent.gateway.models import Models
     from fastagent.gateway.settings import Settings, secret
@@ -49,7 +51,11 @@ async def _chat(agent: Any, plain: bool) -> None:
     )
     web = GuardedClient(Addresses(settings.allowed_hosts))
     context = ConversationContext(max_history=agent.max_history)
-    context.model, context.web = models.model_for(agent.llm_config), web
+    try:
+        context.model, context.web = models.model_for(agent.llm_config), web
+    except (DefinitionError, TypeError, ValueError) as error:
+        typer.echo(f"fastagent: {error}", err=True)
+        raise typer.Exit(1) from None
     if not plain:
         context.tool_used = lambda use: typer.echo(f"       tool {use.name}: {use.error or f'{use.seconds:.2f} s'}")
     try:
@@ -66,7 +72,7 @@ class _Chat:
         from rich.console import Console
 
         self._machine, self._plain = machine, plain
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Console(highlight=False, soft_wrap=True, emoji=False)
 
     async def run(self) -> None:
         said, response = "", self._machine.opening()
@@ -82,7 +88,7 @@ class _Chat:
                     self._console.print("[dim](the agent gives the line back)[/dim]")
                     return
             try:
-                said = (await asyncio.to_thread(input, "caller ")).strip()
+                said = (await _ask("caller ")).strip()
             except EOFError:
                 return
             response = self._respond(said)
@@ -98,15 +104,20 @@ class _Chat:
         from fastagent.afsm.machine import Said
 
         self._print("[bold green]agent[/bold green]  ")
+        said = ""
         try:
             async for event in response:
                 if isinstance(event, Said):
+                    said += event.text
                     self._print(_plain(event.text))
                 else:
-                    self._print(f"{_plain(event.rest)}\n")
+                    gap = " " if event.rest and said and not said[-1].isspace() else ""
+                    self._print(f"{gap}{_plain(event.rest)}\n")
                     return event
         except LlmError as error:
             self._print(f"\n[red]       the model failed: {error.kind}: {_plain(str(error))}[/red]\n")
+        except Exception as error:  # of a state or a tool of the agent under test: it is told, and one goes on
+            self._print(f"\n[red]       the agent failed: {type(error).__name__}: {_plain(str(error))}[/red]\n")
         return None
 
     def _print(self, text: str) -> None:
@@ -128,6 +139,29 @@ class _Chat:
         if machine.state.scratchpad:
             parts.append(f"notes: {machine.state.scratchpad}")
         self._print(f"[dim]       {_plain('; '.join(parts))}[/dim]\n")
+
+
+async def _ask(prompt: str) -> str:
+    """Read a line; Ctrl-C ends it at once, since nothing waits for the thread that reads."""
+    loop = asyncio.get_running_loop()
+    line: asyncio.Future[str] = loop.create_future()
+
+    def settle(text: str | None) -> None:
+        if not line.done():
+            line.set_result(text) if text is not None else line.set_exception(EOFError())
+
+    def read() -> None:
+        try:
+            text: str | None = input(prompt)
+        except EOFError:
+            text = None
+        try:
+            loop.call_soon_threadsafe(settle, text)
+        except RuntimeError:  # the loop has ended meanwhile
+            pass
+
+    threading.Thread(target=read, daemon=True).start()
+    return await line
 
 
 def _plain(text: str) -> str:

@@ -135,6 +135,7 @@ def test_a_snapshot_is_a_versioned_json_document() -> None:
             },
         ],
         "facts": {"day": "Monday"},
+        "metadata": {},
         "profile": {"name": "Anna"},
         "slots": {},
         "variables": {},

@@ -144,3 +144,32 @@ def test_two_tools_of_one_name_are_refused() -> None:
     one = {"name": "order", "description": "Orders.", "url": "https://api.example.com"}
     with pytest.raises(ConfigError, match="two tools are named 'order'"):
         load({"initial_state": "a", "states": [{"name": "a"}], "tools": [one, one]})
+
+
+@pytest.mark.parametrize("reference", ["$ref", "$dynamicRef", "$recursiveRef"])
+def test_a_schema_that_refers_elsewhere_is_refused(reference: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"anyOf": [{reference: "http://127.0.0.1/"}]}}}
+    with pytest.raises(ValueError, match="references are not followed"):
+        service(parameters=schema)
+
+
+def test_a_property_may_be_called_ref() -> None:
+    assert service(parameters={"type": "object", "properties": {"ref": {"type": "string"}}}).name == "order"
+
+
+@pytest.mark.parametrize("url", ["https://api.example.com:port/x", "https://a.example:99999", "https://[::1/x"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"no address|match"):
+        service(url=url)
+
+
+def test_the_name_of_the_move_is_taken() -> None:
+    with pytest.raises(ValueError, match="moves the conversation"):
+        service(name="update_conversation")
+
+
+async def test_an_error_for_the_log_has_nothing_that_the_caller_said() -> None:
+    with pytest.raises(ToolError) as raised:
+        await service().call('{"order": "tea", "count": "4111 1111"}', context(FakeWeb()))
+    assert "4111" in str(raised.value)
+    assert raised.value.kind == "wrong arguments"

@@ -409,3 +409,12 @@ async def test_a_tool_that_finishes_is_not_cancelled_by_an_interruption() -> Non
 
 def test_a_result_may_be_a_state_result_with_an_end() -> None:
     assert StateResult.of(StateResult("Bye.", ends=True)).ends
+
+
+async def test_a_filler_is_not_taken_for_the_answer() -> None:
+    llm = ScriptedLlm([call("place_order", item="tea"), move(notes="n")], [move(notes="m")], say("It is ordered."))
+    step = await (await machine(llm)).step("tea please")
+    assert step.response.endswith("It is ordered.")
+    broken = ScriptedLlm([call("place_order")], [call("place_order")], [call("place_order")])
+    with pytest.raises(LlmError):
+        await (await machine(broken)).step("tea please")

@@ -242,3 +242,35 @@ def test_a_misspelled_target_is_told_its_right_name() -> None:
 
 def test_the_example_is_sound() -> None:
     assert found(yaml.safe_load(PHARMACY.read_text())) == []
+
+
+def test_a_timeout_that_silence_comes_before_is_no_ring() -> None:
+    def document(after: float) -> Document:
+        return {
+            "initial_state": "a",
+            "no_input": "Still there?",
+            "states": [
+                {"name": "a", "say": "A.", "on_timeout": {"after": after, "to": "b"}, "transitions": END},
+                {"name": "b", "say": "B.", "on_timeout": {"after": after, "to": "a"}, "transitions": END},
+                {"name": "c", "say": "C.", "on_timeout": {"after": 1, "to": "c"}, "transitions": END},
+                {"name": "end", "terminal": True},
+            ],
+            "global_transitions": [{"to": "c", "when": ["see"]}],
+        }
+
+    assert [rule for _, rule, _ in found(document(600)) if rule == "silent-loop"] == []
+    assert [rule for _, rule, _ in found(document(5)) if rule == "silent-loop"] == ["silent-loop"] * 2
+
+
+def test_a_broken_template_in_a_variable_is_found() -> None:
+    document = {
+        "initial_state": "a",
+        "states": [
+            {"name": "a", "say": "A.", "transitions": [{"to": "b", "when": ["x"], "set": {"v": "{{ bad"}}]},
+            {"name": "b", "terminal": True},
+        ],
+    }
+    assert ("states[0].transitions[0].set.v", "template") in [(path, rule) for _, rule, path in found(document)]
+
+
+END = [{"to": "end", "when": ["bye"]}]

@@ -1,10 +1,14 @@
 """What comes after a terminal state: transfers, hand-overs, and the time that a state or a call may take."""
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from fastagent.afsm import AFSMState, ConversationContext, Ending, StateResult
 from fastagent.afsm.config import load
 from fastagent.afsm.declared import states_of
+from fastagent.afsm.state import KeyRules
 from fastagent.connectors.leg import HangupReason, LegError
 from fastagent.gateway import phrases
 from fastagent.gateway.agent import FastAgent
@@ -46,7 +50,6 @@ async def test_a_transfer_comes_after_its_words_and_ends_the_session() -> None:
         assert await world.ended() is HangupReason.TRANSFERRED
         assert world.leg.transferred == [HUMAN]
         assert world.turns[-1]["heard"] == "Very well. This is desk."
-        assert world.metric("transfers_total", result="done") == 1
 
 
 @pytest.mark.parametrize("fault", ["not allowed", "provider", "leg"])
@@ -113,6 +116,75 @@ async def test_agents_that_hand_a_call_round_in_a_ring_come_to_an_end() -> None:
         await world.silence(30.0)
         assert await world.ended() is HangupReason.AGENT_FAILED
         assert world.session.hand_overs == 8
+
+
+class Streaming(AFSMState):
+    """Speaks for long, and moves on while it is being heard."""
+
+    async def process(self, input_text: str, context: ConversationContext) -> Any:
+        yield "This is one sentence of several words. And this is another one. "
+        yield StateResult("", self.moves[0])
+
+
+async def test_nothing_that_happens_in_the_last_answer_loses_its_ending() -> None:
+    given = [Streaming("start", "", ["desk"]), Words("desk", "", terminal=Ending("transfer", HUMAN))]
+    async with call(given) as world:
+        allow(world, HUMAN)
+        await world.silence(1.0)
+        await world.say(0.6, then=1.5)
+        assert world.session.machine.state.name == "desk"
+        await world.say(1.2, then=12.0)
+        assert world.leg.transferred == [HUMAN]
+
+
+async def test_an_ending_whose_words_fail_is_done_after_an_apology() -> None:
+    class Broken(AFSMState):
+        async def on_enter(self, context: ConversationContext) -> str:
+            raise RuntimeError("no words")
+
+    given = [Somewhere("start", "", ["desk"]), Broken("desk", "", terminal=Ending("transfer", HUMAN))]
+    async with call(given) as world:
+        allow(world, HUMAN)
+        await world.silence(1.0)
+        await world.say(0.6, then=8.0)
+        assert world.leg.transferred == [HUMAN]
+
+
+async def test_a_transfer_that_cannot_be_done_leads_back_to_where_one_was() -> None:
+    document = {
+        "initial_state": "a",
+        "global_transitions": [{"to": "human", "when": ["person"], "returns": True}],
+        "states": [
+            {"name": "a", "say": "Hello.", "transitions": [{"to": "end", "when": ["bye"]}]},
+            {"name": "human", "terminal": {"action": "transfer", "to": HUMAN, "otherwise": "@return"}},
+            {"name": "end", "terminal": True},
+        ],
+    }
+    async with call(states_of(load(document)[0]), script=["a person please"]) as world:
+        await world.silence(1.0)
+        await world.say(0.6, then=8.0)
+        assert world.session.machine.state.name == "a"
+        assert world.turns[-1]["heard"] == f"{phrases.NO_TRANSFER} Hello."
+
+
+async def test_a_refused_way_out_of_a_terminal_state_ends_the_call() -> None:
+    async with call([Somewhere("start", "", ["desk"]), Words("desk", "", terminal=Ending("transfer", HUMAN))]) as world:
+        world.session.machine.afsm.states["desk"].terminal = Ending("transfer", HUMAN, otherwise="nowhere")
+        await world.silence(1.0)
+        await world.say(0.6, then=8.0)
+        assert await world.ended() is HangupReason.AGENT_FAILED
+
+
+async def test_shutting_down_does_not_hang_up_a_call_that_is_being_transferred() -> None:
+    async with call(states(Ending("transfer", HUMAN))) as world:
+        allow(world, HUMAN)
+        await world.silence(1.0)
+        await world.say(0.6, then=0.5)
+        while not (world.session._turn and world.session._turn.moves_on):
+            await world.silence(0.02)
+        world.session.close(HangupReason.SHUTDOWN)
+        assert await world.ended() is HangupReason.TRANSFERRED
+        assert not world.turns[-1]["interrupted"]
 
 
 # -- time --------------------------------------------------------------------------------------------------------------
@@ -241,3 +313,109 @@ def test_so_many_an_hour() -> None:
         policy.take("+1557")
     now = 3600.0
     assert policy.take("+1557") == "+1557"
+
+
+async def test_an_utterance_that_is_joined_counts_once() -> None:
+    async with call([Talker(answer=slow)], max_turns=2, script=["one", "two", "three"]) as world:
+        await world.greeted()
+        await world.say(0.6, then=0.6)
+        await world.say(0.4, then=0.6)
+        await world.say(0.4, then=5.0)
+        assert not world.is_over
+        assert [turn["user"] for turn in world.turns if turn["user"]] == ["one two three"]
+
+
+async def slow(text: str, context: ConversationContext) -> StateResult:
+    await asyncio.sleep(1.5)
+    return StateResult("Yes.")
+
+
+async def test_limits_are_those_of_the_agent_that_answered() -> None:
+    strict = FastAgent("strict", [Talker("strict")], "strict", max_turns=1)
+    async with call(states(Ending("hand_over", "strict")), max_turns=50) as world:
+        world.session.services.agent_for = {"strict": strict}.get
+        await world.silence(1.0)
+        for _ in range(3):
+            await world.say(0.6, then=8.0)
+        assert not world.is_over
+
+
+async def test_keys_under_way_are_for_the_state_in_which_they_were_pressed() -> None:
+    class Asking(Timed):
+        key_rules = KeyRules(max_digits=5)
+
+        async def on_dtmf(self, digits: str, context: ConversationContext) -> StateResult:
+            return StateResult(f"I have {len(digits)} digits.")
+
+    async with call([Asking("start", "", ["late"], timeout=5.0), Words("late")], no_input_timeout=100.0) as world:
+        await world.silence(4.0)
+        for digit in "12345":
+            world.leg.press(digit)
+            await world.silence(0.4)
+        assert world.session.machine.state.name == "start"
+        await world.silence(9.0)
+        assert [turn["heard"] for turn in world.turns[1:]] == ["I have 5 digits.", "Time is up. This is late."]
+
+
+async def test_a_state_that_swallows_its_cancellation_changes_nothing() -> None:
+    class Stubborn(AFSMState):
+        async def process(self, input_text: str, context: ConversationContext) -> StateResult:
+            try:
+                await asyncio.sleep(3.0)
+            except asyncio.CancelledError:
+                pass
+            return StateResult(f"You said {input_text}.", self.moves[0] if "two" not in input_text else None)
+
+    async with call([Stubborn("start", "", ["late"]), Words("late")], script=["one", "two"]) as world:
+        await world.silence(1.0)
+        await world.say(0.6, then=1.0)
+        await world.say(0.6, then=8.0)
+        assert world.session.machine.state.name == "start"
+        assert world.turns[-1]["agent"] == "You said one two."
+
+
+async def test_a_state_that_is_cancelled_from_inside_is_an_apology_and_no_dead_air() -> None:
+    async def cancelled(text: str, context: ConversationContext) -> StateResult:
+        task = asyncio.ensure_future(asyncio.sleep(1))
+        task.cancel()
+        await task
+        return StateResult("never")
+
+    async with call([Talker(answer=cancelled)]) as world:
+        await world.greeted()
+        await world.say(0.6, then=6.0)
+        assert world.turns[-1]["heard"] == phrases.APOLOGY
+
+
+async def test_a_state_reached_by_silence_has_prompts_of_its_own() -> None:
+    document = {
+        "initial_state": "a",
+        "no_input_timeout": 2,
+        "states": [
+            {"name": "a", "say": "A.", "no_input": {"prompts": ["a one."], "then": "b"}},
+            {"name": "b", "say": "B.", "no_input": {"prompts": ["b one."], "then": "c"}},
+            {"name": "c", "say": "C.", "terminal": True},
+        ],
+    }
+    async with call(states_of(load(document)[0]), no_input_timeout=2.0) as world:
+        await world.silence(20.0)
+        assert [turn["heard"] for turn in world.turns] == ["A.", "a one.", "B.", "b one.", "C."]
+
+
+async def test_a_short_limit_for_answers_is_kept() -> None:
+    async with call([Talker(answer=slow)], turn_timeout=0.5) as world:
+        await world.greeted()
+        await world.say(0.6, then=1.3)
+        assert world.metric("turn_timeouts_total") == 1
+
+
+async def test_what_entering_speaks_comes_behind_the_answer_that_led_there() -> None:
+    class Speaks(AFSMState):
+        async def on_enter(self, context: ConversationContext) -> str:
+            context.say("Welcome to B.")
+            return "What next?"
+
+    async with call([Somewhere("a", "", ["b"]), Speaks("b")]) as world:
+        await world.silence(1.0)
+        await world.say(0.6, then=6.0)
+        assert world.turns[-1]["heard"] == "Very well. Welcome to B. What next?"

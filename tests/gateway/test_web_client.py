@@ -156,3 +156,21 @@ def test_private_addresses_are_not_public(address: str) -> None:
     assert not is_public(address)
     assert is_public("93.184.216.34")
     assert is_public("::ffff:93.184.216.34")
+
+
+async def test_a_compressed_answer_is_not_asked_for_and_not_taken(service: Service) -> None:
+    compressed = web.Response(body=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+    service.answers = [web.json_response({"a": 1}), compressed]
+    assert await ask(service) == (200, '{"a": 1}')
+    assert service.requests[0][2]["Accept-Encoding"] == "identity"
+    with pytest.raises(ToolError, match="compressed"):
+        await ask(service)
+
+
+@pytest.mark.parametrize("address", ["64:ff9b::a00:1", "2002:7f00:1::", "::7f00:1", "::ffff:10.0.0.1", "::1"])
+def test_an_inside_address_in_other_clothes_is_still_inside(address: str) -> None:
+    assert not is_public(address)
+
+
+def test_a_public_address_in_other_clothes_is_public() -> None:
+    assert is_public("64:ff9b::808:808")

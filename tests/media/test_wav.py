@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastagent.media.errors import AudioFormatError
-from fastagent.media.wav import read_wav, write_wav
+from fastagent.media.wav import decode_wav, encode_wav, read_head, read_wav, write_wav
 
 
 def wav(
@@ -81,7 +81,7 @@ def test_a_file_shorter_than_it_claims_is_read_as_far_as_it_goes(tmp_path: Path)
         pytest.param(b"ID3\x04 this is an mp3", id="another format"),
         pytest.param(wav(b"\x00\x00")[:20], id="cut in the head"),
         pytest.param(wav(b"\x00\x00", format_tag=7), id="mu-law"),
-        pytest.param(wav(bytes(4), width=4, format_tag=3), id="float"),
+        pytest.param(wav(bytes(4), width=2, format_tag=3), id="half floats"),
         pytest.param(wav(b"", channels=0), id="no channels"),
         pytest.param(b"RIFF\x04\x00\x00\x00WAVE", id="no chunks"),
     ],
@@ -139,3 +139,59 @@ def test_the_samples_given_to_a_file_are_left_as_they_are(tmp_path: Path) -> Non
     samples = np.array([1, 2], np.int16)
     write_wav(tmp_path / "a.wav", [samples, np.array([1, 2, 3], np.int16)], 8000)
     assert samples.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("width", "tag", "data"),
+    [
+        (4, 3, struct.pack("<4f", 0, 0.5, -2.0, float("nan"))),
+        (8, 3, struct.pack("<4d", 0, 0.5, -2.0, float("nan"))),
+    ],
+)
+def test_floats_are_read_and_clipped(width: int, tag: int, data: bytes) -> None:
+    samples = decode_wav(wav(data, width=width, format_tag=tag)).samples.tolist()
+    assert samples == [0, 16384, -32767, 0]
+
+
+def test_g711_in_a_wav_is_read() -> None:
+    assert decode_wav(wav(b"\xff\x80", width=1, format_tag=7)).samples.tolist() == [0, 32124]
+    assert decode_wav(wav(b"\xd5", width=1, format_tag=6)).samples.tolist() == [8]
+
+
+@pytest.mark.parametrize("claimed", [0, 0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_live_encoders_header_does_not_say_how_long_it_is(claimed: int) -> None:
+    content = wav(b"\x01\x00\x02\x00", claimed=claimed)
+    head = read_head(content)
+    assert head is not None
+    assert head.size is None
+    assert decode_wav(content).samples.tolist() == [1, 2]
+
+
+def test_the_extensible_form_and_chunks_before_the_data_are_read() -> None:
+    head = struct.pack("<HHIIHHHHIH14x", 0xFFFE, 1, 8000, 16000, 2, 16, 22, 16, 4, 1)
+    body = b"WAVELIST" + struct.pack("<I", 3) + b"abc\0" + b"fmt " + struct.pack("<I", len(head)) + head
+    content = b"RIFF\0\0\0\0" + body + b"data" + struct.pack("<I", 2) + b"\x07\x00"
+    assert decode_wav(content).samples.tolist() == [7]
+
+
+@given(st.binary(max_size=100).map(lambda tail: wav(b"\x01\x00")[:12] + tail))
+@settings(max_examples=200)
+def test_no_header_raises_anything_but_a_format_error(content: bytes) -> None:
+    try:
+        decode_wav(content)
+    except AudioFormatError:
+        pass
+
+
+def test_a_header_in_pieces_is_waited_for() -> None:
+    content = wav(b"\x01\x00")
+    assert [read_head(content[:end]) is None for end in (1, 4, 12, 30, 43)] == [True] * 5
+    assert read_head(content[:44]) is not None
+
+
+def test_what_is_encoded_reads_back() -> None:
+    samples = np.array([1, -2, 3, -4], np.int16)
+    frame = decode_wav(encode_wav(samples, 16000))
+    assert frame.samples.tolist() == [1, -2, 3, -4]
+    assert frame.rate_hz == 16000
+    assert encode_wav(samples[:0], 16000)[:4] == b"RIFF"

@@ -56,8 +56,12 @@ class Sink:
     def __init__(self) -> None:
         self.pushed: list[tuple[bytes, int | None, float]] = []
 
-    def push(self, payload: bytes, timestamp_ms: int | None, now: float) -> None:
+    def push(self, payload: bytes, timestamp_ms: int | None, now: float) -> bool:
         self.pushed.append((payload, timestamp_ms, now))
+        return True
+
+    def quiet(self, seconds: float, now: float) -> None:
+        raise AssertionError("Twilio sends silence itself")
 
 
 def make(socket: Socket, end_call: Callable[[], Awaitable[None]] | None = None) -> TwilioLeg:
