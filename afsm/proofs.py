@@ -248,14 +248,6 @@ def _shadowed(config: AgentConfig) -> Iterator[Problem]:
                 always = i
 
 
-def _unused(config: AgentConfig) -> Iterator[Problem]:
-    for name in ("stt_config", "tts_config"):
-        if getattr(config, name):
-            yield Problem(
-                "warning", name, "is not used by this version", "unused-config", "speech is chosen by FASTAGENT_SPEECH"
-            )
-
-
 def _models(config: AgentConfig) -> Iterator[Problem]:
     for at, state in enumerate(config.states):
         rules = state.transitions or state.slots or state.terminal or state.dtmf
@@ -350,5 +342,4 @@ def _humans(config: AgentConfig) -> Iterator[Problem]:
 
 _RULES = (
     _targets, _unreachable, _no_way_out, _silent_edges, _silent_loops, _texts, _expressions, _keys, _slots, _shadowed,
-    _tools, _humans, _models, _unused,
 )  # fmt: skip

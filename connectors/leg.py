@@ -51,6 +51,8 @@ class CallInfo:
     """Seconds of audio that may come ahead of real time."""
     session_id: str | None = None
     """The id that the client asked for."""
+    private: Mapping[str, str] = field(default_factory=dict)
+    """What the connector wants to be told when the session is taken up again, here or elsewhere."""
 
     @property
     def output(self) -> AudioFormat:

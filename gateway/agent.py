@@ -32,6 +32,8 @@ class FastAgent:
         turn_timeout: seconds that an answer may take; DEFAULT_TIMEOUT_SECONDS if not given.
         max_history: exchanges that a session remembers.
         phrases: fixed sentences to render at start, so that they cost nothing in a call.
+        stt_config, tts_config: of the agent's own speech: `provider` (`openai` or `embedded`), `model`, `base_url`,
+            `api_key` or `api_key_env`, `voice`, `language`, `realtime`, `timeout`, `extra`.
         strict: refuse transitions that lead to no state, which are a warning otherwise.
 
     Raises:
@@ -54,6 +56,8 @@ class FastAgent:
         turn_timeout: float | None = None,
         max_history: int = 10,
         phrases: Iterable[str] = (),
+        stt_config: dict[str, Any] | None = None,
+        tts_config: dict[str, Any] | None = None,
         strict: bool = False,
     ) -> None:
         if not agent_id:
@@ -63,6 +67,7 @@ class FastAgent:
         if strict and self.afsm.warnings:
             raise DefinitionError("; ".join(self.afsm.warnings))
         self.llm_config = dict(llm_config or {})
+        self.stt_config, self.tts_config = dict(stt_config or {}), dict(tts_config or {})
         self.turn_config = TurnConfig.of(turn_config)
         self.goodbye = goodbye
         self.no_input_timeout = no_input_timeout
@@ -94,6 +99,8 @@ class FastAgent:
             turn_timeout=config.limits.turn_timeout,
             max_history=config.max_history,
             phrases=fixed_phrases(config),
+            stt_config=config.stt_config,
+            tts_config=config.tts_config,
         )
 
     def __repr__(self) -> str:

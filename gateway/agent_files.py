@@ -14,6 +14,7 @@ from fastagent.afsm.errors import AfsmError, ConfigError, Problem
 from fastagent.afsm.proofs import check
 from fastagent.gateway.agent import FastAgent
 from fastagent.gateway.models import Models
+from fastagent.gateway.speeches import stt_config, tts_config
 
 _log = logging.getLogger(__name__)
 
@@ -50,11 +51,19 @@ def read(path: Path) -> object:
 def examine(path: Path) -> tuple[AgentConfig | None, list[Problem]]:
     """Return what a file describes, if anything, and every problem of it."""
     try:
-        config, unknown = load(read(path))
+        return examine_document(read(path))
     except ConfigError as error:
         return None, error.problems
     except (OSError, UnicodeError) as error:
         return None, [Problem("error", "", str(error))]
+
+
+def examine_document(document: object) -> tuple[AgentConfig | None, list[Problem]]:
+    """Return what a document describes, if anything, and every problem of it."""
+    try:
+        config, unknown = load(document)
+    except ConfigError as error:
+        return None, error.problems
     problems = [*unknown, *check(config)]
     try:
         FastAgent.from_config("checked", config)
@@ -64,6 +73,11 @@ def examine(path: Path) -> tuple[AgentConfig | None, list[Problem]]:
         Models(api_key=None, base_url=None).check(config.llm_config)
     except (AfsmError, TypeError, ValueError) as error:
         problems.insert(0, Problem("error", "llm_config", str(error)))
+    for name, parse in (("stt_config", stt_config), ("tts_config", tts_config)):
+        try:
+            parse(getattr(config, name))
+        except (AfsmError, TypeError, ValueError) as error:
+            problems.insert(0, Problem("error", name, str(error)))
     return config, problems
 
 
@@ -75,17 +89,24 @@ class AgentFiles:
         self._seen: dict[Path, tuple[int, int]] = {}
         self._looked_at: float | None = None
 
-    def changed(self) -> Iterator[FastAgent]:
-        """Yield the agents whose files are new or changed, and sound; a broken file leaves its agent as it was."""
+    def changed(self) -> Iterator[tuple[FastAgent, dict[str, Any]]]:
+        """Yield the agents, and their documents, whose files are new or changed, and sound.
+
+        A broken file leaves its agent as it was.
+        """
         now = time.monotonic()
         if self._looked_at is not None and now - self._looked_at < _LOOK_EVERY_S:
             return
         self._looked_at = now
         for path in sorted(self._directory.glob("*")) if self._directory.is_dir() else ():
-            if path.suffix in _SUFFIXES and not path.stem.endswith(".test") and (agent := self._load(path)) is not None:
-                yield agent
+            if (
+                path.suffix in _SUFFIXES
+                and not path.stem.endswith(".test")
+                and (loaded := self._load(path)) is not None
+            ):
+                yield loaded
 
-    def _load(self, path: Path) -> FastAgent | None:
+    def _load(self, path: Path) -> tuple[FastAgent, dict[str, Any]] | None:
         try:
             stat = path.stat()
         except OSError:
@@ -103,4 +124,4 @@ class AgentFiles:
             return None
         for problem in problems:
             _log.warning("agent %s: %s", path.stem, problem)
-        return FastAgent.from_config(path.stem, config)
+        return FastAgent.from_config(path.stem, config), config.model_dump(mode="json", exclude_unset=True)

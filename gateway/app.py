@@ -10,32 +10,40 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
 from fastagent import __version__
-from fastagent.afsm.errors import DefinitionError
+from fastagent.afsm.config import AgentConfig
+from fastagent.afsm.errors import DefinitionError, Problem
 from fastagent.afsm.llm import Llm
+from fastagent.connectors.host import Recalled
 from fastagent.connectors.leg import CallLeg, HangupReason
 from fastagent.connectors.trust import networks
 from fastagent.connectors.twilio.connector import TwilioConfig, TwilioConnection
+from fastagent.connectors.websocket.connector import SocketConfig, SocketConnection
 from fastagent.gateway import phrases
 from fastagent.gateway.addresses import Addresses
 from fastagent.gateway.agent import FastAgent
 from fastagent.gateway.agent_files import AgentFiles
+from fastagent.gateway.api.guard import forbidden
+from fastagent.gateway.api.models import Health, LatencyMetrics
+from fastagent.gateway.auth import ApiKeys
+from fastagent.gateway.errors import error_response
 from fastagent.gateway.health import LatencyWindow
-from fastagent.gateway.http import HttpSurface, refuse_encodings
+from fastagent.gateway.http import HttpSurface, one_shape
 from fastagent.gateway.metrics import Metrics
 from fastagent.gateway.models import Models
+from fastagent.gateway.registry import AgentRegistry
 from fastagent.gateway.session import Services, Session
 from fastagent.gateway.sessions import Sessions
 from fastagent.gateway.settings import Settings, secret
+from fastagent.gateway.speeches import Speeches
+from fastagent.gateway.store import MemoryBackend, RedisBackend, SessionStore, StoreError
+from fastagent.gateway.stored import document_of, recalled
 from fastagent.gateway.transfers import TransferPolicy
 from fastagent.gateway.web_client import GuardedClient
-from fastagent.media.frame import PCMU_8K
 from fastagent.media.speech.contracts import Speech
-from fastagent.media.speech.rendering import Renderer
 from fastagent.media.ticker import Ticker
 from fastagent.media.vad.engine import VadEngine
 from fastagent.media.vad.service import VadService
@@ -89,26 +97,34 @@ class Gateway:
     ) -> None:
         self.settings = settings or Settings()
         self.metrics = Metrics(__version__)
-        self.agents = {agent.agent_id: agent for agent in builtin_agents()}
+        self.version = __version__
+        self.keys = ApiKeys((key.get_secret_value() for key in self.settings.api_keys), self.settings.auth)
+        self.agents = AgentRegistry()
+        for agent in builtin_agents():
+            self.agents.add(agent)
         self._files = AgentFiles(Path(self.settings.agents_dir))
         self._load_files()
         self.default_agent = self.settings.default_agent
         self.twilio = self._twilio_config()
         self.host, self.port = self.settings.host, self.settings.port
         self._make_speech = make_speech or (_scripted if self.settings.speech == "scripted" else _embedded)
+        self._speeches: Speeches | None = None
+        self._store = self._make_store()
         self._make_vad = make_vad
         self._models = Models(
             api_key=secret(self.settings.openai_api_key),
             base_url=self.settings.openai_base_url,
-            on_fault=lambda name, kind: self.metrics.provider_errors.labels("llm", kind).inc(),
+            on_fault=lambda name, kind: self.provider_failed("llm", kind),
         )
-        self._web = GuardedClient(Addresses(self.settings.allowed_hosts))
+        self._addresses = Addresses(self.settings.allowed_hosts)
+        self._web = GuardedClient(self._addresses)
         self._services: Services | None = None
-        self._connections: list[TwilioConnection] = []
+        self._connections: list[TwilioConnection | SocketConnection] = []
         self._runner: web.AppRunner | None = None
         self._warming: asyncio.Task[None] | None = None
         self._draining = False
         self._failed: str | None = None
+        self._refused_keys: set[str] = set()
         self._latency = LatencyWindow()
         self._started_at = time.monotonic()
         self._speech_executor = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="speech")
@@ -129,7 +145,7 @@ class Gateway:
 
     def add_agent(self, agent: FastAgent, *, default: bool = False) -> None:
         """Serve an agent, in place of one with the same id; `default` for calls that no route names."""
-        self.agents[agent.agent_id] = agent
+        self.agents.add(agent)
         if default:
             self.default_agent = self.twilio.default_agent = agent.agent_id
         for warning in agent.afsm.warnings:
@@ -137,8 +153,8 @@ class Gateway:
 
     def _load_files(self) -> None:
         """Take up agents whose files are new or have changed; live calls keep theirs."""
-        for agent in self._files.changed():
-            self.agents[agent.agent_id] = agent
+        for agent, document in self._files.changed():
+            self.agents.add(agent, document)
             _log.info("agent loaded", extra={"agent_id": agent.agent_id})
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -159,8 +175,11 @@ class Gateway:
         sys.setswitchinterval(_SWITCH_S)
         self.sessions = Sessions(self.settings.max_sessions)
         self._closed = asyncio.Event()
-        self._connections = [TwilioConnection(self.twilio, self)]
-        app = web.Application(client_max_size=_MAX_BODY, middlewares=[refuse_encodings])
+        if self.settings.require_redis:
+            await self._store_must_answer()
+        self._store.start()
+        self._connections = [TwilioConnection(self.twilio, self), SocketConnection(self._socket_config(), self)]
+        app = web.Application(client_max_size=_MAX_BODY, middlewares=[one_shape])
         app.add_routes(HttpSurface(self).routes())
         for connection in self._connections:
             app.add_routes(connection.routes())
@@ -179,7 +198,38 @@ class Gateway:
         self._say_what_is_open()
         self._warming = asyncio.create_task(self._warm_up(), name="warm-up")
 
+    def _socket_config(self) -> SocketConfig:
+        settings = self.settings
+        return SocketConfig(
+            error_response=error_response,
+            ping_interval_s=settings.websocket_ping_interval,
+            hold_s=settings.websocket_hold_seconds,
+            refuse_after_accept=settings.websocket_refuse_after_accept,
+        )
+
+    def _make_store(self) -> SessionStore:
+        url, metrics = self.settings.redis_url, self.metrics
+        self._redis = RedisBackend(url) if url else None
+        metrics.store_up.set(1)
+        return SessionStore(
+            self._redis or MemoryBackend(),
+            on_error=lambda kind: metrics.store_errors.labels(kind).inc(),
+            on_time=metrics.store_latency.observe,
+            on_up=metrics.store_up.set,
+        )
+
+    async def _store_must_answer(self) -> None:
+        """Raise `ValueError` where FASTAGENT_REQUIRE_REDIS is not met."""
+        if self._redis is None:
+            raise ValueError("FASTAGENT_REQUIRE_REDIS is set and REDIS_URL is not")
+        try:
+            await self._redis.ping()
+        except StoreError as error:
+            raise ValueError(f"Redis does not answer ({error.kind}), and FASTAGENT_REQUIRE_REDIS is set") from None
+
     def _say_what_is_open(self) -> None:
+        if self.keys.open:
+            _log.warning("FASTAGENT_AUTH=open: everybody may use the REST and WebSocket APIs")
         _log.info("listening", extra={"host": self.host, "port": self.port, "default_agent": self.default_agent})
         if not self.twilio.auth_token:
             _log.warning("TWILIO_AUTH_TOKEN is not set: Twilio's webhook and streams are open to loopback only")
@@ -202,13 +252,18 @@ class Gateway:
         loop = asyncio.get_running_loop()
         metrics = self.metrics
         engine = await loop.run_in_executor(self._vad_executor, self._make_vad)
-        speech = self._make_speech(self._speech_executor)
-        await asyncio.gather(speech.stt.warm_up(), speech.tts.warm_up())
+        settings = self.settings
+        self._speeches = speeches = Speeches(
+            self._make_speech(self._speech_executor),
+            api_key=secret(settings.openai_api_key),
+            base_url=settings.openai_base_url,
+            by_default=settings.speech == "openai" or (settings.speech == "auto" and bool(settings.openai_api_key)),
+            on_fault=self.provider_failed,
+        )
+        stt, renderer = speeches.stt({}), speeches.renderer({})
+        await asyncio.gather(stt.warm_up(), renderer.tts.warm_up())
         await self._models.warm_up(agent.llm_config for agent in self.agents.values())
-        renderer = Renderer(speech.tts)
-        fixed = [phrases.ALL, *(agent.phrases for agent in self.agents.values())]
-        for texts in fixed:
-            await renderer.keep(texts, PCMU_8K)
+        await speeches.keep([*(text for agent in self.agents.values() for text in agent.phrases), *phrases.ALL])
         return Services(
             vad=VadService(
                 engine,
@@ -216,7 +271,7 @@ class Gateway:
                 on_batch=metrics.vad_batch.observe,
                 on_deadline_missed=metrics.vad_missed.inc,
             ),
-            stt=speech.stt,
+            stt=stt,
             renderer=renderer,
             ticker=Ticker(on_lag=metrics.loop_lag.observe),
             metrics=metrics,
@@ -228,6 +283,8 @@ class Gateway:
             web=self._web,
             transfers=TransferPolicy(self.settings.transfer_to, self.settings.transfers_per_hour),
             on_response=self._responded,
+            speech_for=speeches.of,
+            keep=self._keep,
         )
 
     def _model_for(self, agent: FastAgent) -> Llm | None:
@@ -258,6 +315,9 @@ class Gateway:
             await connection.aclose()
         await self._models.aclose()
         await self._web.aclose()
+        await self._store.aclose()
+        if self._speeches is not None:
+            await self._speeches.aclose()
         await runner.cleanup()
         self._speech_executor.shutdown(wait=False, cancel_futures=True)
         self._vad_executor.shutdown(wait=False, cancel_futures=True)
@@ -298,12 +358,53 @@ class Gateway:
             return None
         return lambda: self.sessions.release(place)
 
-    async def converse(self, leg: CallLeg, agent_id: str) -> None:
+    def has_agent(self, agent_id: str) -> bool:
+        """Whether an agent of this id exists, as of now."""
+        self._load_files()
+        return agent_id in self.agents
+
+    def is_live(self, session_id: str) -> bool:
+        """Whether a session of this id runs here."""
+        return self.sessions.live(session_id) is not None
+
+    def accepts_calls(self) -> bool:
+        """Whether calls are taken at all right now."""
+        return self._services is not None and not self._draining
+
+    def authorize(self, request: web.BaseRequest, surface: str) -> str | None:
+        """Return who a request comes from; None refuses it, and is counted."""
+        principal = self.keys.principal(request)
+        if principal is None:
+            self.auth_failed(surface)
+        return principal
+
+    async def recall(self, session_id: str) -> Recalled | None:
+        """Return what the store knows of a session."""
+        document = await self._store.recall(session_id)
+        return None if document is None else recalled(session_id, document)
+
+    def resumed(self, origin: str) -> None:
+        """Count a session that goes on."""
+        self.metrics.sessions_resumed.labels(origin).inc()
+
+    def _keep(self, session: Session) -> None:
+        self._store.keep(session.id, document_of(session))
+
+    def _session(self, leg: CallLeg, agent: FastAgent, known: Recalled | None) -> Session:
+        assert self._services is not None
+        if known is not None:
+            try:
+                return Session(leg, agent, self._services, snapshot=known.snapshot)
+            except ValueError as error:
+                _log.warning("a stored session begins anew: %s", error, extra={"session_id": known.session_id})
+        return Session(leg, agent, self._services)
+
+    async def converse(self, leg: CallLeg, agent_id: str, *, recalled: Recalled | None = None) -> None:
         """Run a session on a leg to its end."""
         assert self._services is not None
         self._load_files()
         agent = self.agents.get(agent_id) or self.agents[self.default_agent]
-        session = Session(leg, agent, self._services)
+        session = self._session(leg, agent, recalled)
         info = leg.info
         where = {"session_id": session.id, "agent_id": agent.agent_id, "call_id": info.call_id}
         who = {"caller_id": info.from_, "called_id": info.to, "initial_state": agent.afsm.initial_state}
@@ -315,6 +416,8 @@ class Gateway:
         finally:
             self.sessions.remove(session)
             self.metrics.active_sessions.dec()
+        if reason is not HangupReason.SHUTDOWN:  # after which its client may find another process
+            self._store.forget(session.id)
         self._count_end(session)
         _log.info(
             "Session ended",
@@ -347,22 +450,44 @@ class Gateway:
     # -- what HTTP tells -------------------------------------------------------------------------------------------
 
     def status(self) -> str:
-        """`starting`, `healthy`, `unhealthy` or `draining`."""
+        """`starting`, `healthy`, `degraded`, `unhealthy` or `draining`."""
         if self._draining:
             return "draining"
         if self._failed:
             return "unhealthy"
-        return "healthy" if self._services is not None else "starting"
+        if self._services is None:
+            return "starting"
+        return "degraded" if self._weaknesses() else "healthy"
 
-    def health(self) -> dict[str, Any]:
-        """Return the documented fields."""
-        return {
-            "status": self.status(),
-            "version": __version__,
-            "latency_metrics": self._latency.metrics(),
-            "active_connections": len(self.sessions),
-            "uptime_seconds": int(time.monotonic() - self._started_at),
-        }
+    def _weaknesses(self) -> list[str]:
+        """What does not work as configured, while calls are taken all the same."""
+        found = []
+        if self._redis is not None and not self._store.up:
+            found.append("the session store does not answer")
+        return found + [f"{name}: the key is refused" for name in sorted(self._refused_keys)]
+
+    def provider_failed(self, name: str, kind: str) -> None:
+        """Count a provider's fault; a refused key is a weakness until the next start."""
+        self.metrics.provider_errors.labels(name, kind).inc()
+        if kind == "auth":
+            self._refused_keys.add(name)
+
+    def health(self) -> Health:
+        """Return the documented fields, and what we add."""
+        reasons = [self._failed] if self._failed else self._weaknesses()
+        return Health(
+            status=self.status(),
+            version=self.version,
+            latency_metrics=LatencyMetrics(**self._latency.metrics()),
+            active_connections=len(self.sessions),
+            uptime_seconds=int(time.monotonic() - self._started_at),
+            auth="open" if self.keys.open else "local" if self.keys.made else "keys",
+            reasons=reasons,
+        )
+
+    def guard(self, config: AgentConfig) -> list[Problem]:
+        """Return what a configuration that came over the network may not ask for."""
+        return forbidden(config, self._addresses, self.settings.openai_base_url)
 
 
 @cache

@@ -7,13 +7,18 @@ from aiohttp import web
 STATUS = {
     "invalid_request": 400,
     "authentication_failed": 401,
+    "not_authorized": 403,
     "session_not_found": 404,
     "agent_not_found": 404,
     "invalid_state": 409,
+    "session_expired": 410,
+    "version_conflict": 412,
     "invalid_audio_format": 415,
     "audio_processing_failed": 422,
     "llm_error": 502,
+    "rate_limited": 429,
     "capacity_exceeded": 503,
+    "timeout": 504,
     "internal_error": 500,
 }
 

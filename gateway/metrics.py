@@ -53,6 +53,12 @@ class Metrics:
         self.loop_lag = histogram(
             "event_loop_lag_seconds", "Lateness of the shared ticker", (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
         )
+        self.sessions_resumed = counter("sessions_resumed", "Sessions that went on after a loss", "from")
+        self.store_up = gauge("store_up", "1 while the session store answers")
+        self.store_errors = counter("store_errors", "Failed operations of the session store", "kind")
+        self.store_latency = histogram(
+            "store_latency_seconds", "Operations of the session store", (0.001, 0.005, 0.01, 0.05, 0.1, 0.25)
+        )
         self.draining = gauge("draining", "1 while new calls are refused since the gateway stops")
         self.build_info = Gauge("fastagent_build_info", "Version", ("version",), registry=registry)
         self.build_info.labels(version).set(1)

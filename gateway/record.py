@@ -81,6 +81,7 @@ class SessionRecord:
             "agent_id": self.agent_id,
             "call_id": self.call.call_id,
             "stream_id": self.call.stream_id,
+            "provider": self.call.provider,
         }
 
     def details(self) -> dict[str, Any]:

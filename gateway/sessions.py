@@ -21,6 +21,7 @@ class Sessions:
         self._ended: OrderedDict[str, SessionRecord] = OrderedDict()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._removed = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._live)
@@ -44,10 +45,13 @@ class Sessions:
 
     def remove(self, session: Session) -> None:
         """A session ended; its record is kept for a while."""
-        self._live.pop(session.id, None)
+        if self._live.get(session.id) is session:
+            del self._live[session.id]
+        self._ended.pop(session.id, None)
         self._ended[session.id] = session.record
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
+        self._removed.set()
         if not self._live:
             self._empty.set()
 
@@ -63,6 +67,20 @@ class Sessions:
         """Return a record by its id."""
         session = self._live.get(session_id)
         return session.record if session else self._ended.get(session_id)
+
+    def live(self, session_id: str) -> Session | None:
+        """Return a session that runs."""
+        return self._live.get(session_id)
+
+    async def ended(self, session: Session, patience_s: float = 20.0) -> None:
+        """Return when a session is over; its own deadlines see to that."""
+        try:
+            async with asyncio.timeout(patience_s):
+                while self._live.get(session.id) is session:
+                    self._removed.clear()
+                    await self._removed.wait()
+        except TimeoutError:
+            pass
 
     async def drain(self, seconds: float) -> None:
         """Let live sessions end by themselves for so long, then say goodbye to the rest."""

@@ -24,7 +24,14 @@ class Settings(BaseSettings):
     websocket_ping_interval: float = Field(5.0, alias="WEBSOCKET_PING_INTERVAL", gt=0)
     redis_url: str | None = Field(None, alias="REDIS_URL")
 
-    speech: Literal["auto", "embedded", "scripted"] = Field("auto", alias="FASTAGENT_SPEECH")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), alias="FASTAGENT_API_KEYS")
+    auth: Literal["auto", "open", "required"] = Field("auto", alias="FASTAGENT_AUTH")
+    metrics_token: SecretStr | None = Field(None, alias="FASTAGENT_METRICS_TOKEN")
+    rest_rate: float = Field(50.0, alias="FASTAGENT_REST_RATE", gt=0)
+    require_redis: bool = Field(False, alias="FASTAGENT_REQUIRE_REDIS")
+    websocket_refuse_after_accept: bool = Field(False, alias="FASTAGENT_WS_REFUSE_AFTER_ACCEPT")
+    websocket_hold_seconds: float = Field(30.0, alias="FASTAGENT_WS_HOLD_SECONDS", ge=0, le=600)
+    speech: Literal["auto", "embedded", "openai", "scripted"] = Field("auto", alias="FASTAGENT_SPEECH")
     default_agent: str = Field("front_desk", alias="FASTAGENT_DEFAULT_AGENT")
     agents_dir: str = Field("agents", alias="FASTAGENT_AGENTS")
     drain_seconds: float = Field(300.0, alias="FASTAGENT_DRAIN_SECONDS", ge=0)
@@ -42,7 +49,7 @@ class Settings(BaseSettings):
     twilio_account_sid: str | None = Field(None, alias="TWILIO_ACCOUNT_SID")
     twilio_auth_token: SecretStr | None = Field(None, alias="TWILIO_AUTH_TOKEN")
 
-    @field_validator("trusted_proxies", "allowed_hosts", "transfer_to", mode="before")
+    @field_validator("trusted_proxies", "allowed_hosts", "transfer_to", "api_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """A list is separated by commas."""
@@ -69,6 +76,7 @@ class Settings(BaseSettings):
         "openai_api_key",
         "openai_base_url",
         "redis_url",
+        "metrics_token",
         mode="before",
     )
     @classmethod

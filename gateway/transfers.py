@@ -28,6 +28,12 @@ class TransferPolicy:
         Raises:
             TransferRefusedError: with the reason, which does not repeat the destination.
         """
+        plain = self.check(destination)
+        self._made.append(self._clock())
+        return plain
+
+    def check(self, destination: str) -> str:
+        """Return the destination as it would be dialled; raises as `take`."""
         plain = _plain(destination)
         if not (_NUMBER.fullmatch(plain) or _SIP.fullmatch(plain)):
             raise TransferRefusedError("it is no number and no SIP address")
@@ -38,7 +44,6 @@ class TransferPolicy:
             self._made.popleft()
         if len(self._made) >= self._per_hour:
             raise TransferRefusedError("there were too many in this hour")
-        self._made.append(now)
         return plain
 
 

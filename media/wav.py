@@ -40,7 +40,7 @@ class WavForm:
         samples = self._samples(data)
         if self.channels == 1:
             return samples
-        return samples.reshape(-1, self.channels).mean(axis=1).astype(np.int16)
+        return np.asarray(samples.reshape(-1, self.channels).mean(axis=1), np.int16)
 
     def _samples(self, data: bytes) -> Int16Array:
         if self.kind == _ULAW:

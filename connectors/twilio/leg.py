@@ -1,18 +1,17 @@
 """A Twilio stream as a call leg: a bounded outbox with one writer, and the few events of a call."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import WSCloseCode, web
 
+from fastagent.connectors.events import LegEvents
 from fastagent.connectors.leg import CallInfo, Capability, HangupReason, InboundSink, LegEnded, LegError, LegEvent
 from fastagent.connectors.notices import Notice
+from fastagent.connectors.outbox import Outbox
 from fastagent.connectors.twilio.protocol import TwilioProtocol
 
 _MAX_BACKLOG_S = 2.0
-_MAX_EVENTS = 512
-_WRITE_TIMEOUT_S = 5.0
 _CONFIRM_S = 5.0  # for the REST call and the `stop` that follows
 _CLOSE_S = 1.0
 _MAX_EARLY = 50  # messages
@@ -46,15 +45,15 @@ class TwilioLeg:
         self._transport = transport if isinstance(transport, asyncio.WriteTransport) else None
         self._early: list[tuple[bytes, int | None]] = []  # audio that came before anybody listened
         self._inbound: InboundSink | None = None
-        self._outbox: deque[tuple[str, int]] = deque()  # message, bytes of audio in it
-        self._backlog = 0
-        self._wake = asyncio.Event()
-        self._sent = asyncio.Event()
-        self._events: asyncio.Queue[LegEvent] = asyncio.Queue(_MAX_EVENTS)
-        self._ended = asyncio.Event()
+        self._events = LegEvents()
         self._loop = asyncio.get_running_loop()
         self._last_media = self._loop.time()
-        self._writer = asyncio.create_task(self._write(), name="twilio-writer")
+        self._outbox = Outbox(
+            socket.send_str,
+            max_audio=int(_MAX_BACKLOG_S * info.audio.rate_hz) * info.audio.sample_bytes,
+            dropped=self._dropped,
+            failed=lambda reason: self.happened(LegEnded(reason)),
+        )
         self._watch = self._loop.call_later(_MEDIA_TIMEOUT_S, self._check_media)
 
     # -- in --------------------------------------------------------------------------------------------------------
@@ -76,24 +75,14 @@ class TwilioLeg:
 
     def happened(self, event: LegEvent) -> None:
         """The socket, or a callback, brought an event; after the end there are no more."""
-        if self._ended.is_set():
-            return
-        if self._events.qsize() >= _MAX_EVENTS - 1:
-            event = LegEnded(HangupReason.PROTOCOL_ERROR)
         if self._transferring and event == LegEnded(HangupReason.CALLER_HUNG_UP):
             event = LegEnded(HangupReason.TRANSFERRED)  # the `stop` that new TwiML brings
-        if isinstance(event, LegEnded):
-            self._ended.set()
+        if self._events.put(event):
             self._watch.cancel()
-        self._events.put_nowait(event)
 
-    async def events(self) -> AsyncIterator[LegEvent]:
+    def events(self) -> AsyncIterator[LegEvent]:
         """Yield what happens, up to and including `LegEnded`."""
-        while True:
-            event = await self._events.get()
-            yield event
-            if isinstance(event, LegEnded):
-                return
+        return aiter(self._events)
 
     def _check_media(self) -> None:
         """Twilio sends audio always, silence too: without any the connection is dead."""
@@ -108,9 +97,6 @@ class TwilioLeg:
     def send_audio(self, payload: bytes) -> None:
         """Queue wire audio; beyond two seconds of backlog the oldest is dropped."""
         self._queue(self._protocol.audio(payload), len(payload))
-        limit = int(_MAX_BACKLOG_S * self.info.audio.rate_hz) * self.info.audio.sample_bytes
-        while self._backlog > limit:
-            self._drop_oldest_audio()
 
     def send_mark(self, name: str) -> None:
         """Queue a mark behind the audio so far."""
@@ -124,40 +110,15 @@ class TwilioLeg:
 
     def clear(self) -> None:
         """Drop what is queued here, its marks with it, then at Twilio."""
-        self._outbox.clear()
-        self._backlog = 0
+        self._outbox.drop(lambda message: True)
         self._queue(self._protocol.clear(), 0)
 
-    def _queue(self, message: str, size: int) -> None:
-        if self._ended.is_set():
-            return
-        self._outbox.append((message, size))
-        self._backlog += size
-        self._wake.set()
+    def _queue(self, message: str, audio_bytes: int) -> None:
+        if not self._events.ended.is_set():
+            self._outbox.put(message, audio_bytes)
 
-    def _drop_oldest_audio(self) -> None:
-        at = next(at for at, (_, size) in enumerate(self._outbox) if size)
-        size = self._outbox[at][1]
-        del self._outbox[at]
-        self._backlog -= size
-        self.frames_dropped += size // self.info.audio.frame_bytes
-
-    async def _write(self) -> None:
-        try:
-            while True:
-                await self._wake.wait()
-                async with asyncio.timeout(_WRITE_TIMEOUT_S):
-                    while self._outbox:
-                        message, size = self._outbox.popleft()
-                        self._backlog -= size
-                        await self._socket.send_str(message)
-                self._wake.clear()
-                self._sent.set()
-                self._sent.clear()
-        except TimeoutError:
-            self.happened(LegEnded(HangupReason.SLOW_PEER))
-        except (ConnectionError, RuntimeError):  # the socket is closing under us
-            self.happened(LegEnded(HangupReason.CONNECTION_LOST))
+    def _dropped(self, audio_bytes: int) -> None:
+        self.frames_dropped += audio_bytes // self.info.audio.frame_bytes
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -175,7 +136,7 @@ class TwilioLeg:
         self._end_call = None  # the call is not ours any more
         try:
             async with asyncio.timeout(_CONFIRM_S):
-                await self._ended.wait()
+                await self._events.ended.wait()
         except TimeoutError:
             self.happened(LegEnded(HangupReason.TRANSFERRED))
 
@@ -186,17 +147,13 @@ class TwilioLeg:
     async def hang_up(self, reason: HangupReason) -> None:
         """End the call: by REST where we have the credentials, else by closing the socket, after which `<Hangup/>`
         follows."""
-        if self._outbox and not self._ended.is_set():
-            try:
-                async with asyncio.timeout(1.0):
-                    await self._sent.wait()
-            except TimeoutError:
-                pass
+        if not self._events.ended.is_set():
+            await self._outbox.drained(1.0)
         try:
-            if self._end_call is not None and not self._ended.is_set():
+            if self._end_call is not None and not self._events.ended.is_set():
                 async with asyncio.timeout(_CONFIRM_S):
                     await self._end_call()
-                    await self._ended.wait()  # Twilio's `stop` confirms
+                    await self._events.ended.wait()  # Twilio's `stop` confirms
         except (TimeoutError, ConnectionError):  # unconfirmed, or refused: closing the stream ends the call, too
             pass
         finally:
@@ -206,8 +163,7 @@ class TwilioLeg:
     async def aclose(self, reason: HangupReason) -> None:
         """Close the socket; may be called twice."""
         self._watch.cancel()
-        self._writer.cancel()
-        await asyncio.gather(self._writer, return_exceptions=True)
+        await self._outbox.aclose()
         if self._socket.closed:
             return
         # A reader that does not read would keep the closing frame from ever leaving.

@@ -20,12 +20,22 @@ class Renderer:
     """Renders for all calls of one synthesiser. Only texts named to `keep` are cached: they are the agent's own
     fixed phrases, never what a caller said."""
 
-    def __init__(self, tts: Tts, *, on_render: Callable[[str], None] = lambda outcome: None) -> None:
-        self.tts = tts
+    def __init__(
+        self,
+        tts: Tts,
+        *,
+        emergency: "Renderer | None" = None,
+        on_render: Callable[[str], None] = lambda outcome: None,
+    ) -> None:
+        self.tts, self._emergency = tts, emergency
         self._on_render = on_render
         self._kept: OrderedDict[tuple[str, AudioFormat], RenderedSpeech] = OrderedDict()
         self._kept_bytes = 0
         self._wanted: set[str] = set()
+
+    def want(self, texts: Iterable[str]) -> None:
+        """Keep texts from the first time that they are rendered."""
+        self._wanted.update(texts)
 
     async def keep(self, texts: Iterable[str], audio: AudioFormat) -> None:
         """Render texts now and keep them, within a bound of 16 MiB."""
@@ -34,13 +44,16 @@ class Renderer:
             await self.render(text, audio)
 
     def kept(self, text: str, audio: AudioFormat) -> RenderedSpeech | None:
-        """Return a cached rendering, without waiting; where there is none in this format, one made from another."""
+        """Return a cached rendering, without waiting; where there is none in this format, one made from another, and
+        where there is none at all, the one of the voice for emergencies."""
         speech = self._kept.get((text, audio))
         if speech is None:
             other = next((form for kept, form in self._kept if kept == text), None)
             if other is not None:
                 samples = resample_block(other.decode(self._kept[text, other].payload), other.rate_hz, audio.rate_hz)
                 speech = encode_speech(text, samples, audio)
+        if speech is None and self._emergency is not None:
+            speech = self._emergency.kept(text, audio)
         return speech
 
     async def render(self, text: str, audio: AudioFormat) -> RenderedSpeech:

@@ -39,7 +39,7 @@ def test_files_are_loaded_and_loaded_again_when_they_change(tmp_path: Path) -> N
     write(tmp_path / "two.json", json.dumps({"initial_state": "a", "states": [{"name": "a", "terminal": True}]}), 1)
     (tmp_path / "notes.txt").write_text("not an agent")
     files = AgentFiles(tmp_path)
-    assert [agent.agent_id for agent in files.changed()] == ["one", "two"]
+    assert [agent.agent_id for agent, _ in files.changed()] == ["one", "two"]
     assert list(files.changed()) == []
     write(tmp_path / "one.yaml", SMALL.replace("yes", "true").replace("Hello", "Hi"), 2)
     (again,) = files.changed()

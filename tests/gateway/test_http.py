@@ -36,7 +36,8 @@ async def test_health_has_every_documented_field() -> None:
             body = await answer.json()
         assert answer.status == 200
         assert body["status"] == "healthy"
-        assert set(body) == {"status", "version", "latency_metrics", "active_connections", "uptime_seconds"}
+        documented = {"status", "version", "latency_metrics", "active_connections", "uptime_seconds"}
+        assert set(body) == {*documented, "auth", "reasons"}
         assert set(body["latency_metrics"]) == {"avg_ms", "min_ms", "max_ms", "p95_ms", "p99_ms"}
         assert body["latency_metrics"]["p95_ms"] is None
 

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from fastagent.connectors import outbox as outbox_module
 from fastagent.connectors.host import Release
 from fastagent.connectors.leg import CallInfo, CallLeg, DtmfReceived, HangupReason, LegEnded, LegEvent, MarkReached
 from fastagent.connectors.twilio import leg as leg_module
@@ -441,7 +442,7 @@ async def test_a_slow_reader_loses_audio_then_the_connection_and_holds_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """F14: drop, then close; F13: all is released within a second more."""
-    monkeypatch.setattr(leg_module, "_WRITE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(outbox_module, "_WRITE_TIMEOUT_S", 0.3)
     reasons: list[HangupReason] = []
     dropped: list[int] = []
 

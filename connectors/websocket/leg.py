@@ -1,0 +1,421 @@
+"""An API socket as a call leg. It outlives its socket: a lost one may come back, and the session with it.
+
+What was heard is known by the client's `playback_status` as soon as it has sent one; until then by the clock, since
+audio is paced in real time.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aiohttp import WSCloseCode, web
+
+from fastagent.connectors import notices
+from fastagent.connectors.events import LegEvents
+from fastagent.connectors.leg import (
+    CallInfo,
+    Capability,
+    ConnectionBack,
+    ConnectionLost,
+    HangupReason,
+    InboundSink,
+    LegEnded,
+    LegError,
+    LegEvent,
+    MarkReached,
+)
+from fastagent.connectors.outbox import Outbox
+from fastagent.connectors.websocket.audio import AudioOut
+from fastagent.connectors.websocket.messages import OPTIONAL_EVENTS
+from fastagent.connectors.websocket.protocol import Refused, SocketProtocol, StartRequested
+
+HOLD_S = 30.0
+_QUIET_S = 0.5  # so long without a chunk is silence (resolution 54)
+_QUIET_STEP_S = 0.1
+_MAX_QUIET_S = 3.0  # longer than any endpointing delay: more silence says nothing new
+_MAX_BACKLOG_S = 2.0
+_CLOSE_S = 1.0
+_CLOSE_CODES = {
+    HangupReason.SHUTDOWN: WSCloseCode.GOING_AWAY,
+    HangupReason.SLOW_PEER: WSCloseCode.POLICY_VIOLATION,
+    HangupReason.INTERNAL_ERROR: WSCloseCode.INTERNAL_ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A socket and what carries it."""
+
+    socket: web.WebSocketResponse
+    transport: asyncio.BaseTransport | None
+
+    async def close(self, code: int, message: bytes = b"") -> None:
+        """Close it; a reader that does not read cannot keep it open."""
+        if self.socket.closed:
+            return
+        last = None
+        if isinstance(self.transport, asyncio.WriteTransport):
+            last = asyncio.get_running_loop().call_later(_CLOSE_S, self.transport.abort)
+        try:
+            await self.socket.close(code=code, message=message, drain=False)
+        finally:
+            if last is not None:
+                last.cancel()
+
+    def abort(self) -> None:
+        """Cut it off."""
+        if isinstance(self.transport, asyncio.WriteTransport):
+            self.transport.abort()
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Audio of an utterance, encoded when it is sent: until then it may become the last one."""
+
+    payload: bytes
+    utterance: str
+    final: bool = False
+
+
+class SocketLeg:
+    """One session's connection with its client."""
+
+    def __init__(
+        self,
+        line: Line,
+        protocol: SocketProtocol,
+        request: StartRequested,
+        info: CallInfo,
+        *,
+        resume_secret: str,
+        hold_s: float = HOLD_S,
+    ) -> None:
+        self.info = info
+        self.frames_dropped = 0
+        self.capabilities: frozenset[Capability] = frozenset({"dtmf"})
+        self.ended_reason: HangupReason | None = None
+        self._resume_secret, self._hold_s = resume_secret, hold_s
+        self._line: Line | None = line
+        self.protocol = protocol
+        self._wanted = OPTIONAL_EVENTS if request.events is None else request.events & OPTIONAL_EVENTS
+        self._out, self._binary = AudioOut(request.output), request.binary
+        self._events = LegEvents()
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._inbound: InboundSink | None = None
+        self._session = notices.SessionStarted(info.call_id, "", "")
+        self._hold: asyncio.TimerHandle | None = None
+        # Playback, as far as we know it.
+        self._utterance, self._sent_ms, self._seq = 0, 0.0, 0
+        self._speaking = False
+        self._plays_until = 0.0
+        self._marks: deque[tuple[str, str, float, float]] = deque()  # name, utterance, its end there in ms, and in time
+        self._mark_timer: asyncio.TimerHandle | None = None
+        self._reports = False
+        # The caller's silences.
+        self._quiet_timer: asyncio.TimerHandle | None = None
+        self._quiet_s = 0.0
+        self._outbox = self._open_outbox()
+
+    def _open_outbox(self) -> "Outbox[_Chunk | str]":
+        output = self.info.output
+        return Outbox(
+            self._send,
+            max_audio=int(_MAX_BACKLOG_S * output.rate_hz) * output.sample_bytes,
+            dropped=self._dropped,
+            failed=self._failed,
+        )
+
+    # -- in --------------------------------------------------------------------------------------------------------
+
+    def attach(self, inbound: InboundSink) -> None:
+        """Push the caller's audio there."""
+        self._inbound = inbound
+
+    def audio_received(self, payload: bytes) -> None:
+        """The socket brought caller audio."""
+        if self._inbound is None:
+            return
+        taken = self._inbound.push(payload, None, self._loop.time())
+        if not taken:
+            late = "audio is more than ten seconds ahead of real time"
+            self.refuse(Refused("audio_processing_failed", "The audio was dropped", late))
+        self._quiet_s = 0.0
+        self._listen_for_quiet(_QUIET_S)
+
+    def _listen_for_quiet(self, seconds: float) -> None:
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+        self._quiet_timer = self._loop.call_later(seconds, self._quiet, seconds)
+
+    def _quiet(self, seconds: float) -> None:
+        """Nothing came: silence, for as long as it can mean anything."""
+        self._quiet_timer = None
+        if self._inbound is None or self._events.ended.is_set():
+            return
+        self._quiet_s += seconds
+        self._inbound.quiet(seconds, self._loop.time())
+        if self._quiet_s < _MAX_QUIET_S:
+            self._listen_for_quiet(_QUIET_STEP_S)
+
+    def happened(self, event: LegEvent) -> None:
+        """The socket brought an event."""
+        self._events.put(event)
+
+    def events(self) -> AsyncIterator[LegEvent]:
+        """Yield what happens, up to and including `LegEnded`."""
+        return aiter(self._events)
+
+    def played(self, utterance: str, milliseconds: float) -> None:
+        """The client tells how much it has played; from now on that counts, and not the clock."""
+        self._reports = True
+        if self._mark_timer is not None:
+            self._mark_timer.cancel()
+            self._mark_timer = None
+        while self._marks and (self._marks[0][1] != utterance or self._marks[0][2] <= milliseconds + 1):
+            if self._marks[0][1] != utterance and all(mark[1] != utterance for mark in self._marks):
+                return  # of an utterance that is over
+            self.happened(MarkReached(self._marks.popleft()[0]))
+
+    # -- the connection --------------------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether a client is there."""
+        return self._line is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether the session has ended, or is about to."""
+        return self._events.ended.is_set()
+
+    async def lose(self, line: Line) -> None:
+        """This connection is gone: hold the session for a while."""
+        if self._line is not line or self._events.ended.is_set():
+            return
+        self._line = None
+        await self._outbox.aclose()
+        self._forget_playback()
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+        if not self._hold_s:
+            self.happened(LegEnded(HangupReason.CONNECTION_LOST))
+            return
+        self._hold = self._loop.call_later(self._hold_s, self.happened, LegEnded(HangupReason.CONNECTION_LOST))
+        self.happened(ConnectionLost())
+
+    async def take_up(self, line: Line, protocol: SocketProtocol, request: StartRequested) -> None:
+        """The client is back, on another socket; an older one that is still open is closed."""
+        old = self._line
+        if old is not None:
+            await self.lose(old)
+            await old.close(WSCloseCode.POLICY_VIOLATION, b"resumed elsewhere")
+        if self._hold is not None:
+            self._hold.cancel()
+        self._line, self.protocol = line, protocol
+        self._out, self._binary = AudioOut(request.output), request.binary
+        self._wanted = OPTIONAL_EVENTS if request.events is None else request.events & OPTIONAL_EVENTS
+        self._outbox = self._open_outbox()
+        self._reports = False
+        self._started(replace(self._session, resumed=True))
+        self.happened(ConnectionBack())
+
+    def _failed(self, reason: HangupReason) -> None:
+        if reason is HangupReason.CONNECTION_LOST:
+            return  # the reader of the socket notices, and may hold the session
+        self.happened(LegEnded(reason))
+
+    # -- out: audio ------------------------------------------------------------------------------------------------
+
+    def send_audio(self, payload: bytes) -> None:
+        """Queue wire audio; beyond two seconds of backlog the oldest is dropped."""
+        if self._line is None or self._events.ended.is_set():
+            return
+        if not self._speaking:
+            self._speaking = True
+            self._utterance += 1
+            self._sent_ms = 0.0
+        audio = self.info.output
+        seconds = len(payload) / audio.sample_bytes / audio.rate_hz
+        self._sent_ms += seconds * 1000
+        self._plays_until = max(self._plays_until, self._loop.time()) + seconds
+        self._outbox.put(_Chunk(payload, f"utt_{self._utterance}"), len(payload))
+
+    def send_mark(self, name: str) -> None:
+        """Note a place in the audio so far."""
+        if self._line is None:
+            return
+        self._marks.append((name, f"utt_{self._utterance}", self._sent_ms, self._plays_until))
+        self._time_marks()
+
+    def _time_marks(self) -> None:
+        if self._mark_timer is None and self._marks and not self._reports:
+            self._mark_timer = self._loop.call_at(self._marks[0][3], self._mark_by_clock)
+
+    def _mark_by_clock(self) -> None:
+        self._mark_timer = None
+        if self._marks:
+            self.happened(MarkReached(self._marks.popleft()[0]))
+        self._time_marks()
+
+    def flush(self) -> None:
+        """The utterance is complete: its last chunk says so, or an empty one where that has gone already."""
+        if not self._speaking:
+            return
+        self._speaking = False
+        last = self._outbox.last()
+        if isinstance(last, _Chunk):
+            last.final = True
+        elif self._line is not None:
+            self._outbox.put(_Chunk(b"", f"utt_{self._utterance}", final=True))
+
+    def clear(self) -> None:
+        """Drop what is queued here, then at the client."""
+        self._outbox.drop(lambda item: isinstance(item, _Chunk))
+        self._forget_playback()
+        self._tell("clear_audio", {"utterance_id": f"utt_{self._utterance}", "reason": "interruption"})
+
+    def _forget_playback(self) -> None:
+        self._marks.clear()
+        self._speaking = False
+        self._plays_until = 0.0
+        if self._mark_timer is not None:
+            self._mark_timer.cancel()
+            self._mark_timer = None
+
+    def _dropped(self, audio_bytes: int) -> None:
+        self.frames_dropped += audio_bytes // self.info.output.frame_bytes
+
+    async def _send(self, item: "_Chunk | str") -> None:
+        if self._line is None:
+            raise ConnectionError("no socket")
+        socket = self._line.socket
+        if isinstance(item, str):
+            await socket.send_str(item)
+            return
+        parts = self._out.chunks(item.payload)
+        for at, part in enumerate(parts):
+            await self._send_part(socket, part, item.utterance, final=item.final and at == len(parts) - 1)
+
+    async def _send_part(self, socket: web.WebSocketResponse, part: bytes, utterance: str, *, final: bool) -> None:
+        self._seq += 1
+        if self._binary:
+            milliseconds = int((self._loop.time() - self._began) * 1000) & 0xFFFFFFFF
+            if part:
+                head = (self._seq & 0xFFFFFFFF).to_bytes(4, "big") + milliseconds.to_bytes(4, "big")
+                await socket.send_bytes(head + part)
+            if not final:
+                return
+            part = b""  # what a binary frame cannot say: this was the last one
+        payload = {
+            "format": self._out.wire.name,
+            "encoding": "base64",
+            "data": part,
+            "final": final,
+            "utterance_id": utterance,
+            "seq": self._seq,
+        }
+        await socket.send_str(self.protocol.message("audio_response", payload, time.time()))
+
+    # -- out: words ------------------------------------------------------------------------------------------------
+
+    def _tell(self, type_: str, payload: Mapping[str, Any]) -> None:
+        if self._line is not None and (type_ not in OPTIONAL_EVENTS or type_ in self._wanted):
+            self._outbox.put(self.protocol.message(type_, payload, time.time()))
+
+    def refuse(self, refused: Refused) -> None:
+        """Send an error."""
+        if self._line is not None:
+            self._outbox.put(self.protocol.error(refused, time.time()))
+
+    def notify(self, notice: notices.Notice) -> None:
+        """Send what the client has a message for."""
+        if isinstance(notice, notices.SessionStarted):
+            self._session = notice
+        elif isinstance(notice, notices.StateChanged):
+            self._session = replace(self._session, state=notice.to_state)
+        tell = _NOTICES.get(type(notice))
+        if tell is not None:
+            tell(self, notice)
+
+    def _started(self, notice: notices.SessionStarted) -> None:
+        payload = {
+            "session_id": notice.session_id,
+            "initial_state": notice.state,
+            "agent_id": notice.agent_id,
+            "resumed": notice.resumed,
+            "resume_secret": self._resume_secret,
+            "audio": {
+                "format": self._out.wire.name,
+                "sample_rate": self.info.output.rate_hz,
+                "channels": 1,
+                "binary": self._binary,
+            },
+        }
+        self._tell("session_started", payload)
+
+    def _transcript(self, notice: notices.Transcribed) -> None:
+        payload: dict[str, Any] = {
+            "role": notice.role,
+            "text": notice.text,
+            "is_final": notice.final,
+            "turn_id": notice.turn,
+        }
+        if notice.heard is not None:
+            payload |= {"heard": notice.heard, "interrupted": notice.interrupted}
+        self._tell("transcript", payload)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    async def transfer(self, destination: str) -> None:
+        """There is nowhere to transfer a socket to."""
+        raise LegError("a WebSocket cannot be transferred")
+
+    async def send_dtmf(self, digits: str) -> None:
+        """Tell the client of keys from our side."""
+        self._tell("call_event", {"event": "dtmf_out", "digits": digits})
+
+    async def hang_up(self, reason: HangupReason) -> None:
+        """Say `session_ended`; the shell closes the socket."""
+        if self.ended_reason is None:
+            self.ended_reason = reason
+            duration = round(self._loop.time() - self._began, 1)
+            self._tell("session_ended", {"reason": reason.value, "duration_seconds": duration})
+            self.protocol.ended()
+        await self._outbox.drained(_CLOSE_S)
+        self.happened(LegEnded(reason))
+
+    async def aclose(self, reason: HangupReason) -> None:
+        """Release everything and close the socket; may be called twice."""
+        for timer in (self._hold, self._mark_timer, self._quiet_timer):
+            if timer is not None:
+                timer.cancel()
+        self._events.put(LegEnded(reason))
+        await self._outbox.aclose()
+        line, self._line = self._line, None
+        if line is not None:
+            await line.close(_CLOSE_CODES.get(self.ended_reason or reason, WSCloseCode.OK))
+
+
+def _simple(type_: str, payload: Callable[[Any], Mapping[str, Any]]) -> Callable[[SocketLeg, Any], None]:
+    return lambda leg, notice: leg._tell(type_, payload(notice))
+
+
+_NOTICES: dict[type, Callable[[SocketLeg, Any], None]] = {
+    notices.SessionStarted: SocketLeg._started,
+    notices.Transcribed: SocketLeg._transcript,
+    notices.StateChanged: _simple(
+        "state_transition", lambda n: {"from_state": n.from_state, "to_state": n.to_state, "reason": n.reason}
+    ),
+    notices.CallerSpeech: lambda leg, n: leg._tell("speech_started" if n.speaking else "speech_stopped", {}),
+    notices.Interrupted: _simple("interruption", lambda n: {"turn_id": n.turn, "heard": n.heard}),
+    notices.ToolCalled: _simple(
+        "tool_call", lambda n: {"name": n.name, "duration_ms": n.duration_ms, "error": n.error or None}
+    ),
+    notices.TurnMeasured: _simple("metrics", lambda n: {"turn_id": n.turn, "waterfall_ms": dict(n.waterfall_ms)}),
+    notices.CallHappened: _simple("call_event", lambda n: {"event": n.event, "detail": n.detail or None}),
+    notices.Failed: lambda leg, n: leg.refuse(Refused(n.code, n.message, dict(n.details) or None)),
+}

@@ -1,0 +1,1 @@
+"""The REST API, its description, and its pages."""

@@ -1,0 +1,165 @@
+"""Speech for agents: the one of this process, an OpenAI-compatible one over it, and what an agent itself asks for."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from fastagent.afsm.errors import DefinitionError
+from fastagent.gateway.agent import FastAgent
+from fastagent.media.frame import PCMU_8K
+from fastagent.media.speech.contracts import Speech, Stt, Tts
+from fastagent.media.speech.fallback import FallbackStt, FallbackTts
+from fastagent.media.speech.openai_config import OpenAiSttConfig, OpenAiTtsConfig
+from fastagent.media.speech.rendering import Renderer
+
+_log = logging.getLogger(__name__)
+
+_STT_TIMEOUT_S = 5.0  # leaves the second recogniser its time within a recognition's ten seconds
+_OWN = frozenset({"api_key_env", "timeout", "provider"})
+_TIMEOUTS = {OpenAiSttConfig: "timeout_s", OpenAiTtsConfig: "first_byte_s"}
+
+Config = OpenAiSttConfig | OpenAiTtsConfig
+
+
+class Speeches:
+    """Makes each speech once.
+
+    Args:
+        base: the speech that needs no network; the fallback of every other one.
+        api_key, base_url: of the environment.
+        by_default: whether agents that say nothing get the OpenAI-compatible speech.
+    """
+
+    def __init__(
+        self,
+        base: Speech,
+        *,
+        api_key: str | None,
+        base_url: str | None,
+        by_default: bool,
+        on_fault: Callable[[str, str], None] = lambda name, kind: None,
+    ) -> None:
+        self._base, self._on_fault = base, on_fault
+        self._api_key, self._base_url, self._by_default = api_key, base_url, by_default
+        self._stts: dict[str, Stt] = {}
+        self._ttses: dict[str, Tts] = {}
+        self._own = Renderer(base.tts)
+        self._renderers = {"": self._own}
+        self._phrases: list[str] = []
+        self._closing: list[Any] = []
+
+    def stt(self, config: Mapping[str, Any]) -> Stt:
+        """Return the recogniser for a configuration.
+
+        Raises:
+            DefinitionError: an unknown key, or a value of the wrong kind.
+        """
+        made = stt_config(config, self._api_key, self._base_url) if self._wants(config) else None
+        if made is None:
+            return self._base.stt
+        key = f"{made!r} {made.api_key}"
+        if key not in self._stts:
+            self._stts[key] = FallbackStt(self._network_stt(made), self._base.stt, on_fault=self._on_fault)
+        return self._stts[key]
+
+    def _network_stt(self, config: OpenAiSttConfig) -> Stt:
+        made: Any
+        if config.realtime:
+            from fastagent.media.speech.openai_realtime import OpenAiRealtimeStt
+
+            made = OpenAiRealtimeStt(config)
+        else:
+            from fastagent.media.speech.openai_stt import OpenAiStt
+
+            made = OpenAiStt(config)
+        self._closing.append(made)
+        return made  # type: ignore[no-any-return]
+
+    def renderer(self, config: Mapping[str, Any]) -> Renderer:
+        """Return the renderer for a configuration; raises as `stt`."""
+        made = tts_config(config, self._api_key, self._base_url) if self._wants(config) else None
+        key = "" if made is None else f"{made!r} {made.api_key}"
+        if made is not None and key not in self._renderers:
+            self._renderers[key] = Renderer(self._network_tts(made), emergency=self._own)
+            self._renderers[key].want(self._phrases)
+        return self._renderers[key]
+
+    async def keep(self, texts: Iterable[str]) -> None:
+        """Render phrases by the speech that needs no network, so that they are there whatever happens to it; voices
+        over the network keep them from the first time that they say them."""
+        phrases = list(texts)
+        self._phrases += phrases
+        for renderer in self._renderers.values():
+            renderer.want(phrases)
+        await self._own.keep(phrases, PCMU_8K)
+
+    def _network_tts(self, config: OpenAiTtsConfig) -> Tts:
+        from fastagent.media.speech.openai_tts import OpenAiTts
+
+        made = OpenAiTts(config)
+        self._closing.append(made)
+        return FallbackTts(made, self._base.tts, on_fault=self._on_fault)
+
+    def _wants(self, config: Mapping[str, Any]) -> bool:
+        provider = config.get("provider")
+        if provider not in (None, "openai", "embedded"):
+            raise DefinitionError(f"unknown provider {provider!r}; there are openai and embedded")
+        if provider is not None:
+            return bool(provider == "openai")
+        return self._by_default or bool(set(config) - _OWN)
+
+    def of(self, agent: FastAgent) -> tuple[Stt, Renderer] | None:
+        """Return the speech of an agent; what is wrong with its configuration is logged, and it gets the usual one."""
+        try:
+            return self.stt(agent.stt_config), self.renderer(agent.tts_config)
+        except (DefinitionError, TypeError, ValueError) as error:
+            _log.error("agent %s has no speech of its own: %s", agent.agent_id, error)
+            return None
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for one in self._closing:
+            await one.aclose()
+
+
+def stt_config(given: Mapping[str, Any], api_key: str | None = None, base_url: str | None = None) -> OpenAiSttConfig:
+    """Return a recogniser's configuration.
+
+    Raises:
+        DefinitionError: an unknown key, or a value of the wrong kind.
+    """
+    options = _options(OpenAiSttConfig, "stt_config", given, api_key, base_url)
+    options.setdefault("timeout_s", _STT_TIMEOUT_S)
+    return OpenAiSttConfig(**options)
+
+
+def tts_config(given: Mapping[str, Any], api_key: str | None = None, base_url: str | None = None) -> OpenAiTtsConfig:
+    """Return a synthesiser's configuration; raises as `stt_config`."""
+    return OpenAiTtsConfig(**_options(OpenAiTtsConfig, "tts_config", given, api_key, base_url))
+
+
+def _options(
+    kind: type[Config], name: str, given: Mapping[str, Any], api_key: str | None, base_url: str | None
+) -> dict[str, Any]:
+    defaults = {field.name: field.default for field in fields(kind)}
+    unknown = sorted(set(given) - set(defaults) - _OWN)
+    if unknown:
+        raise DefinitionError(f"{name}: unknown {', '.join(unknown)}; known are {', '.join(sorted(defaults))}")
+    options = {key: value for key, value in given.items() if key in defaults}
+    for key, value in options.items():
+        default = defaults[key]
+        number = isinstance(default, (int, float)) and not isinstance(default, bool)
+        wanted = (int, float) if number else type(default) if isinstance(default, (bool, str)) else (str, dict)
+        if not isinstance(value, wanted) or (number and isinstance(value, bool)):
+            raise DefinitionError(f"{name}.{key}: {value!r:.80} is of the wrong kind")
+    if "timeout" in given:
+        options[_TIMEOUTS[kind]] = float(given["timeout"])
+    named = given.get("api_key_env")
+    token = os.environ.get(str(named)) if named else api_key
+    if token:
+        options.setdefault("api_key", token)
+    if base_url:
+        options.setdefault("base_url", base_url)
+    return options
