@@ -41,6 +41,7 @@ from fastagent.gateway.settings import Settings, secret
 from fastagent.gateway.speeches import Speeches
 from fastagent.gateway.store import MemoryBackend, RedisBackend, SessionStore, StoreError
 from fastagent.gateway.stored import document_of, recalled
+from fastagent.gateway.traces import NoTracer, OtelTracer, Tracer
 from fastagent.gateway.transfers import TransferPolicy
 from fastagent.gateway.web_client import GuardedClient
 from fastagent.media.speech.contracts import Speech
@@ -110,6 +111,9 @@ class Gateway:
         self._make_speech = make_speech or (_scripted if self.settings.speech == "scripted" else _embedded)
         self._speeches: Speeches | None = None
         self._store = self._make_store()
+        self._tracer: Tracer = NoTracer()
+        if self.settings.otel_endpoint:
+            self._tracer = OtelTracer(service=self.settings.otel_service)
         self._make_vad = make_vad
         self._models = Models(
             api_key=secret(self.settings.openai_api_key),
@@ -285,6 +289,7 @@ class Gateway:
             on_response=self._responded,
             speech_for=speeches.of,
             keep=self._keep,
+            tracer=self._tracer,
         )
 
     def _model_for(self, agent: FastAgent) -> Llm | None:
@@ -319,6 +324,7 @@ class Gateway:
         if self._speeches is not None:
             await self._speeches.aclose()
         await runner.cleanup()
+        await asyncio.to_thread(self._tracer.close)
         self._speech_executor.shutdown(wait=False, cancel_futures=True)
         self._vad_executor.shutdown(wait=False, cancel_futures=True)
         self._closed.set()

@@ -48,7 +48,7 @@ from fastagent.gateway.metrics import Metrics
 from fastagent.gateway.onward import Next, Think, fixed
 from fastagent.gateway.record import STAGES, SessionRecord, TurnRecord, Waterfall
 from fastagent.gateway.speaker import Speaker
-from fastagent.gateway.traces import NoTracer, Tracer
+from fastagent.gateway.traces import NoTracer, ObservedLlm, Tracer
 from fastagent.gateway.transfers import TransferPolicy
 from fastagent.gateway.turn import Turn
 from fastagent.media.barge_in import Verdict
@@ -192,7 +192,11 @@ class Session:
 
     def _equipped(self, machine: Machine) -> Machine:
         context = machine.context
-        context.model = self.services.model_for(self.agent)
+        model = self.services.model_for(self.agent)
+        tracer = self.services.tracer
+        if model is not None and not isinstance(tracer, NoTracer):
+            model = ObservedLlm(model, lambda use: tracer.model(self.id, use))
+        context.model = model
         context.web, context.tool_used = self.services.web, self._tool_used
         return machine
 
@@ -239,6 +243,7 @@ class Session:
         limit = self._loop.call_later(self.agent.max_duration, self.close, HangupReason.MAX_DURATION)
         try:
             async with asyncio.TaskGroup() as self._group:
+                self.services.tracer.call_began(self)
                 self.tell(SessionStarted(self.id, self.agent.agent_id, self.machine.state.name, self._resumed))
                 self._spawn(self._follow_leg())
                 self._open()
@@ -255,6 +260,7 @@ class Session:
             limit.cancel()
             await self._close()
         self.record.ended_at, self.record.end_reason = datetime.now(UTC), reason
+        self.services.tracer.call_ended(self)
         return reason
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -406,6 +412,7 @@ class Session:
         self.record.turn_count += 1
         self.record.turns.append(record)
         self._turn = Turn(self, record, think, ending=ending)
+        self.services.tracer.turn_began(self, self._turn)
         self._turn_task = self._spawn(self._turn.run())
 
     def _open(self) -> None:
@@ -460,6 +467,10 @@ class Session:
         self.services.on_response(sum(stages))
         for stage, seconds in zip(STAGES, stages, strict=True):
             metrics.stage_latency.labels(stage).observe(max(0.0, seconds))
+
+    def waited_s(self) -> float:
+        """How long it is since the caller's last sound."""
+        return max(0.0, self.now() - self._utterance.last_sound_at)
 
     # -- silence ---------------------------------------------------------------------------------------------------
 

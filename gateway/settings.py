@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     transfer_to: Annotated[tuple[str, ...], NoDecode] = Field((), alias="FASTAGENT_TRANSFER_TO")
     transfers_per_hour: int = Field(60, alias="FASTAGENT_TRANSFERS_PER_HOUR", ge=0)
 
+    otel_endpoint: str | None = Field(None, alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    otel_service: str = Field("fastagent", alias="OTEL_SERVICE_NAME")
+
     public_base_url: str | None = Field(None, alias="PUBLIC_BASE_URL")
     twilio_account_sid: str | None = Field(None, alias="TWILIO_ACCOUNT_SID")
     twilio_auth_token: SecretStr | None = Field(None, alias="TWILIO_AUTH_TOKEN")
@@ -77,6 +80,7 @@ class Settings(BaseSettings):
         "openai_base_url",
         "redis_url",
         "metrics_token",
+        "otel_endpoint",
         mode="before",
     )
     @classmethod

@@ -50,6 +50,9 @@ async def _serve(settings: Any) -> int:
     except (OSError, ValueError) as error:
         print(f"fastagent: cannot start: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    if gateway.keys.made:
+        # On standard output, where nothing else goes: a log must not hold it.
+        print(f"API key of this run, for requests that are not local: {gateway.keys.made}", flush=True)  # noqa: T201
     loop = asyncio.get_running_loop()
     stops: set[asyncio.Task[None]] = set()
 

@@ -13,6 +13,7 @@ from fastagent.gateway import phrases
 from fastagent.gateway.agent import FastAgent
 from fastagent.gateway.metrics import Metrics
 from fastagent.gateway.session import Services, Session
+from fastagent.gateway.traces import NoTracer, Tracer
 from fastagent.media.frame import PCMU_8K
 from fastagent.media.speech.contracts import Speech, SttStream, Transcript
 from fastagent.media.speech.rendering import Renderer
@@ -161,6 +162,7 @@ async def call(
     kept: Sequence[str] = phrases.ALL,
     turn_timeout_s: float = 30.0,
     model: Llm | None = None,
+    tracer: Tracer | None = None,
     **agent_options: Any,
 ) -> AsyncIterator[World]:
     """Put a call through to an agent."""
@@ -179,6 +181,7 @@ async def call(
         metrics=Metrics("test"),
         turn_timeout_s=turn_timeout_s,
         model_for=lambda agent: model,
+        tracer=tracer or NoTracer(),
     )
     leg = MemoryLeg(delay_s=delay_s)
     session = Session(leg, agent, services)
