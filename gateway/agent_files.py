@@ -18,7 +18,7 @@ from fastagent.gateway.speeches import stt_config, tts_config
 
 _log = logging.getLogger(__name__)
 
-_SUFFIXES = (".yaml", ".yml", ".json")
+SUFFIXES = (".yaml", ".yml", ".json")
 _LOOK_EVERY_S = 1.0
 
 
@@ -99,11 +99,7 @@ class AgentFiles:
             return
         self._looked_at = now
         for path in sorted(self._directory.glob("*")) if self._directory.is_dir() else ():
-            if (
-                path.suffix in _SUFFIXES
-                and not path.stem.endswith(".test")
-                and (loaded := self._load(path)) is not None
-            ):
+            if path.suffix in SUFFIXES and not path.stem.endswith(".test") and (loaded := self._load(path)) is not None:
                 yield loaded
 
     def _load(self, path: Path) -> tuple[FastAgent, dict[str, Any]] | None:

@@ -77,6 +77,11 @@ def _scripted(executor: Executor) -> Speech:
     return scripted_speech()
 
 
+def speech_maker(settings: Settings) -> MakeSpeech:
+    """Return what makes the speech that needs no network."""
+    return _scripted if settings.speech == "scripted" else _embedded
+
+
 def builtin_agents() -> list[FastAgent]:
     """Return the agents that come with the package."""
     from fastagent.examples.bench import bench
@@ -108,7 +113,7 @@ class Gateway:
         self.default_agent = self.settings.default_agent
         self.twilio = self._twilio_config()
         self.host, self.port = self.settings.host, self.settings.port
-        self._make_speech = make_speech or (_scripted if self.settings.speech == "scripted" else _embedded)
+        self._make_speech = make_speech or speech_maker(self.settings)
         self._speeches: Speeches | None = None
         self._store = self._make_store()
         self._tracer: Tracer = NoTracer()
