@@ -24,6 +24,7 @@ _ALAW = frozenset(("audio/x-alaw", "audio/alaw", "audio/pcma"))
 _OPUS = frozenset(("audio/opus",))
 _OUT_HZ = (8000, 16000, 24000, 48000)
 _MAX_CHUNK_S = 10.0
+_MAX_TAIL = 64 * 1024
 _RATES_HZ = range(4000, 96001)
 DEFAULT_HZ = 16000
 
@@ -92,6 +93,8 @@ class AudioIn:
         self._opus: OpusDecoder | None = None
         self._form: WavForm | None = None  # of the WAV under way
         self._due: int | None = 0  # bytes of it that are still to come; None: nobody knows
+        self._tail = 0  # bytes of other chunks behind them
+        self._file_kind = ""
         self._head = b""  # the beginning of a header
         self._rest = b""  # the beginning of a sample
 
@@ -106,29 +109,48 @@ class AudioIn:
         if kind == "opus":
             self._opus = self._opus or OpusDecoder()
             return self._at_rate([self._opus.decode(data).samples], OpusDecoder.rate_hz)
-        if kind == "wav" and (self._head or data[:4] == b"RIFF" or (0 < len(data) < 4 and b"RIFF".startswith(data))):
-            return self._wav(data)
-        if kind == "wav" and self._form is not None and self._due != 0:
-            return self._more(data)
+        if self._head or self._begins_file(data, kind):
+            return self._wav(data, kind)
+        if kind == self._file_kind:
+            if self._in_file:
+                return self._more(data)
+            data = self._without_tail(data)
         return self._raw(data, kind)
+
+    @property
+    def _in_file(self) -> bool:
+        return self._form is not None and self._due != 0
+
+    def _begins_file(self, data: bytes, kind: str) -> bool:
+        """Whether a header begins here; amidst samples, or where none is expected, it must be beyond doubt."""
+        if self._in_file or kind != "wav":
+            return data[:4] == b"RIFF" and data[8:12] == b"WAVE"
+        return bool(data) and (data[:4] == b"RIFF" or b"RIFF".startswith(data))
+
+    def _without_tail(self, data: bytes) -> bytes:
+        """Other chunks of a file, behind its samples, are no audio."""
+        skipped = min(self._tail, len(data))
+        self._tail -= skipped
+        return data[skipped:]
 
     def _kind(self, format_: str | None) -> str:
         if format_ is None:
             return self._wire.family
-        kind, _ = family(format_)
+        try:
+            kind, _ = family(format_)
+        except UnsupportedFormat:
+            kind = ""
         if kind not in (self._wire.family, "wav"):
-            supported = {"wav", self._wire.family}
-            names = " and ".join(sorted({"audio/x-wav", self._wire.name})) if len(supported) > 1 else "audio/x-wav"
-            raise UnsupportedFormat(format_, f"Only {names} {'are' if len(supported) > 1 else 'is'} supported")
+            only = "audio/x-wav is" if self._wire.family == "wav" else f"audio/x-wav and {self._wire.name} are"
+            raise UnsupportedFormat(format_, f"Only {only} supported")
         return kind
 
-    def _wav(self, data: bytes) -> bytes:
+    def _wav(self, data: bytes, kind: str) -> bytes:
         data, self._head = self._head + data, b""
-        try:
-            head = read_head(data)
-        except AudioFormatError:
-            self._form = None
-            raise
+        self._form, self._file_kind, self._tail = None, "", 0
+        if not b"RIFF".startswith(data[:4]):
+            return self._raw(data, kind)  # its first bytes only looked like a header
+        head = read_head(data)
         if head is None:
             self._head = data
             return b""
@@ -137,17 +159,26 @@ class AudioIn:
             raise AudioFormatError(
                 f"WAV: {form.channels} channels at {form.rate_hz} Hz; 1 or 2 at 4 to 96 kHz are read"
             )
-        self._form, self._due, self._rest = form, head.size, b""
+        self._form, self._due, self._rest, self._file_kind = form, head.size, b"", kind
+        if head.size is not None:
+            tail = int.from_bytes(data[4:8], "little") + 8 - head.offset - head.size
+            self._tail = tail if 0 < tail <= _MAX_TAIL else 0
         return self._more(data[head.offset :])
 
     def _more(self, data: bytes) -> bytes:
         """Go on with the WAV under way."""
         form = self._form
         assert form is not None
-        if self._due is not None:
-            data = data[: self._due]
-            self._due -= len(data)
-        return self._decoded(data, form)
+        if self._due is None:
+            return self._decoded(data, form)
+        data, behind = data[: self._due], data[self._due :]
+        self._due -= len(data)
+        self._without_tail(behind)
+        try:
+            return self._decoded(data, form)
+        finally:
+            if not self._due:
+                self._rest = b""  # half a sample of a file is not the first half of another's
 
     def _decoded(self, data: bytes, form: WavForm) -> bytes:
         data = self._rest + data
@@ -181,9 +212,11 @@ class AudioOut:
 
     def chunks(self, payload: bytes) -> list[bytes]:
         """Return the messages' contents for a stretch of audio: one, or a packet for each 20 ms of Opus."""
+        if not payload:
+            return [self.end()]
         if self._opus is not None:
             return self._opus.encode(np.frombuffer(payload, "<i2").astype(np.int16, copy=False))
-        return [self.end() if not payload else self._one(payload)]
+        return [self._one(payload)]
 
     def _one(self, payload: bytes) -> bytes:
         if self.wire.family == "wav":

@@ -19,7 +19,6 @@ from fastagent.connectors.websocket.protocol import (
     AudioReceived,
     EndRequested,
     Event,
-    Phase,
     Played,
     Refused,
     SocketProtocol,
@@ -36,7 +35,9 @@ _AFTER_END_S = 2.0
 _MISSED_PONGS = 2
 _BURST_S = 10.0
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_HANGS_UP = frozenset({WSCloseCode.OK, 1005})  # 1005: a close without a code
+_HANGS_UP = frozenset({WSCloseCode.OK, 0, 1005})  # 0 and 1005: a close without a code
+_ANSWER_S = 0.8  # for a client to confirm our close
+_BUSY = 16  # messages of one client, in a row, before the others have their turn
 _BROKEN = frozenset({WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode.MESSAGE_TOO_BIG})
 
 ErrorResponse = Callable[[str, str, object], web.Response]
@@ -78,6 +79,7 @@ class SocketConnection:
         self._config, self._host = config, host
         self._live: dict[str, _Live] = {}
         self._sessions: set[asyncio.Task[None]] = set()
+        self._lines: set[Line] = set()
 
     def routes(self) -> list[web.RouteDef]:
         """What to mount."""
@@ -85,6 +87,8 @@ class SocketConnection:
 
     async def aclose(self) -> None:
         """Release what the connector holds; its sessions are over by now."""
+        for line in tuple(self._lines):
+            line.close(WSCloseCode.GOING_AWAY)
         for task in tuple(self._sessions):
             task.cancel()
         await asyncio.gather(*self._sessions, return_exceptions=True)
@@ -102,13 +106,17 @@ class SocketConnection:
             self._host.protocol_error(_SURFACE, "session_id")
             rule = "letters, digits, `_ . -`, 64 at most"
             return self._config.error_response("invalid_request", "X-Session-ID is no session id", rule)
-        if owner is not None and not self._host.accepts_calls():
+        if owner is not None and not self._host.accepts_calls() and asked not in self._live:
             response = self._config.error_response("capacity_exceeded", "No sessions are taken right now", None)
             response.headers["Retry-After"] = "5"
             return response
         offered = [one.strip() for one in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if one.strip()]
         socket = web.WebSocketResponse(
-            compress=False, max_msg_size=_MAX_MESSAGE, autoping=False, protocols=_chosen(offered)
+            compress=False,
+            max_msg_size=_MAX_MESSAGE,
+            autoping=False,
+            protocols=_chosen(offered),
+            timeout=_ANSWER_S,
         )
         if not socket.can_prepare(request).ok:
             response = self._config.error_response("invalid_request", "this is a WebSocket: upgrade", None)
@@ -121,7 +129,8 @@ class SocketConnection:
             await _send(
                 socket, protocol.error(Refused("authentication_failed", "A valid API key is needed"), time.time())
             )
-            await line.close(4401)
+            line.close(4401)
+            await line.leave()
             return socket
         await self._serve(line, protocol, owner)
         return socket
@@ -131,39 +140,40 @@ class SocketConnection:
     async def _serve(self, line: Line, protocol: SocketProtocol, owner: str) -> None:
         reader = _Reader(line, self._config.ping_interval_s)
         leg: SocketLeg | None = None
+        self._lines.add(line)
         try:
-            leg = await self._opening(line, protocol, reader, owner)
-            if leg is not None:
-                await self._read(reader, leg, protocol)
-                await self._lost(leg, line)
+            async with asyncio.timeout(_BEFORE_START_S) as line.reading:
+                leg = await self._opening(line, protocol, reader, owner)
+                if leg is not None:
+                    line.read_on()
+                    await self._read(reader, leg, line, protocol)
+        except TimeoutError:
+            if line.farewell is None:
+                self._host.protocol_error(_SURFACE, "no_start")
+                line.close(WSCloseCode.POLICY_VIOLATION, b"no start_session")
         finally:
+            self._lines.discard(line)
             reader.close()
+            if leg is not None:
+                await self._lost(leg, line)
+            await line.leave()
             for code, count in protocol.refused.items():
                 self._host.protocol_error(_SURFACE, code, count)
             if protocol.dropped_chunks:
                 self._host.protocol_error(_SURFACE, "late_chunk", protocol.dropped_chunks)
             if protocol.missing_chunks:
                 self._host.protocol_error(_SURFACE, "missing_chunk", protocol.missing_chunks)
-            if leg is None:
-                await line.close(WSCloseCode.OK)
 
     async def _opening(self, line: Line, protocol: SocketProtocol, reader: "_Reader", owner: str) -> SocketLeg | None:
         """Read until a session begins; None when none does."""
-        try:
-            async with asyncio.timeout(_BEFORE_START_S):
-                while (events := await reader.next(protocol)) is not None:
-                    for event in events:
-                        if isinstance(event, StartRequested):
-                            leg = await self._begin(line, protocol, event, owner)
-                            if leg is not None:
-                                return leg
-                            if line.socket.closed:
-                                return None
-                        elif isinstance(event, Refused):
-                            await _send(line.socket, protocol.error(event, time.time()))
-        except TimeoutError:
-            self._host.protocol_error(_SURFACE, "no_start")
-            await line.close(WSCloseCode.POLICY_VIOLATION, b"no start_session")
+        while (events := await reader.next(protocol)) is not None:
+            for event in events:
+                if isinstance(event, StartRequested):
+                    leg = await self._begin(line, protocol, event, owner)
+                    if leg is not None:
+                        return leg
+                elif isinstance(event, Refused):
+                    await _send(line.socket, protocol.error(event, time.time()))
         return None
 
     async def _begin(
@@ -172,14 +182,16 @@ class SocketConnection:
         try:
             if request.resume_secret is not None:
                 return await self._resume(line, protocol, request, owner)
-            if request.session_id is not None and self._host.is_live(request.session_id):
+            if request.session_id is not None and (
+                request.session_id in self._live or self._host.is_live(request.session_id)
+            ):
                 raise Refused("authentication_failed", "this session exists; its resume_secret is needed")
             return self._start(line, protocol, request, owner)
         except Refused as refused:
             protocol.refused[refused.code] += 1
             await _send(line.socket, protocol.error(refused, time.time()))
             if refused.code == "capacity_exceeded":
-                await line.close(WSCloseCode.TRY_AGAIN_LATER)
+                line.close(WSCloseCode.TRY_AGAIN_LATER)
             return None
 
     def _start(
@@ -212,7 +224,11 @@ class SocketConnection:
             session_id=session_id,
             private={"owner": _digest(owner), "secret": _digest(secret)},
         )
-        leg = SocketLeg(line, protocol, request, info, resume_secret=secret, hold_s=self._config.hold_s)
+        try:
+            leg = SocketLeg(line, protocol, request, info, resume_secret=secret, hold_s=self._config.hold_s)
+        except BaseException:
+            release()
+            raise
         protocol.started(session_id, request)
         self._live[session_id] = _Live(leg, owner, secret)
         task = asyncio.create_task(self._converse(leg, agent_id, release, recalled), name="websocket-session")
@@ -225,15 +241,18 @@ class SocketConnection:
         if session_id is None:
             raise Refused("invalid_request", "resume_secret without a session id", "X-Session-ID or payload.session_id")
         live = self._live.get(session_id)
-        if live is None or live.leg.over:
+        if live is None:
             return await self._recall(line, protocol, request, owner, session_id, secret)
         if live.owner != owner or not hmac.compare_digest(live.secret.encode(), secret.encode()):
             self._host.auth_failed("websocket_resume")
             raise Refused("authentication_failed", "the resume_secret is wrong")
+        if live.leg.over:
+            raise Refused("session_not_found", "the session has ended")
         if request.output.internal != live.leg.info.output:
             raise Refused("invalid_request", "a session goes on with the audio output that it began with")
         request.audio_in.rate_hz = live.leg.info.audio.rate_hz
         protocol.started(session_id, request)
+        line.read_on()
         await live.leg.take_up(line, protocol, request)
         self._host.resumed("connection")
         return live.leg
@@ -249,7 +268,9 @@ class SocketConnection:
     ) -> SocketLeg:
         """The session is not here: perhaps the store knows it, from before a restart or from another node."""
         recalled = await self._host.recall(session_id)
-        if recalled is None:
+        if session_id in self._live:  # another connection was quicker
+            return await self._resume(line, protocol, request, owner)
+        if recalled is None or self._host.is_live(session_id):
             raise Refused("session_not_found", "there is no such session to resume")
         known = recalled.private
         if not (
@@ -274,12 +295,17 @@ class SocketConnection:
             if live is not None and live.leg is leg:
                 del self._live[session_id]
             reason = leg.ended_reason or HangupReason.INTERNAL_ERROR
-            if leg.connected and reason is HangupReason.CALLER_HUNG_UP:
-                await asyncio.sleep(_AFTER_END_S)  # the client closes, or asks after the dead
-            await leg.aclose(reason)
+            try:
+                if leg.connected and reason is HangupReason.CALLER_HUNG_UP:
+                    async with asyncio.timeout(_AFTER_END_S):  # the client closes, or asks after the dead
+                        await leg.gone.wait()
+            except TimeoutError:
+                pass
+            finally:
+                await leg.aclose(reason)
 
-    async def _read(self, reader: "_Reader", leg: SocketLeg, protocol: SocketProtocol) -> None:
-        while (events := await reader.next(protocol)) is not None:
+    async def _read(self, reader: "_Reader", leg: SocketLeg, line: Line, protocol: SocketProtocol) -> None:
+        while (events := await reader.next(protocol)) is not None and leg.on(line):
             for event in events:
                 self._happened(leg, event)
 
@@ -292,8 +318,8 @@ class SocketConnection:
                 leg.refuse(event)
             case Played(utterance_id, played_ms):
                 leg.played(utterance_id, played_ms)
-            case EndRequested():
-                leg.happened(LegEnded(HangupReason.CALLER_HUNG_UP))
+            case EndRequested(reason):
+                leg.caller_ends(reason)
             case StartRequested():
                 pass  # the core admits one
             case _:
@@ -302,13 +328,16 @@ class SocketConnection:
     async def _lost(self, leg: SocketLeg, line: Line) -> None:
         """The socket is over; without a goodbye the session waits for the client to come back."""
         code = line.socket.close_code
+        if not leg.on(line):
+            return
         if code in _HANGS_UP:
-            if leg.protocol.phase is not Phase.ENDED:
-                leg.happened(LegEnded(HangupReason.CALLER_HUNG_UP))
+            leg.happened(LegEnded(HangupReason.CALLER_HUNG_UP))
         elif code in _BROKEN:
             leg.happened(LegEnded(HangupReason.PROTOCOL_ERROR))
         else:
             await leg.lose(line)
+        if leg.over:
+            leg.gone.set()
 
 
 class _Reader:
@@ -316,7 +345,7 @@ class _Reader:
 
     def __init__(self, line: Line, ping_interval_s: float) -> None:
         self._line, self._interval_s = line, ping_interval_s
-        self._unanswered = 0
+        self._unanswered = self._messages = 0
         self._pinging = asyncio.create_task(self._ping(), name="websocket-ping")
 
     async def next(self, protocol: SocketProtocol) -> list[Event] | None:
@@ -325,6 +354,9 @@ class _Reader:
         while True:
             message = await socket.receive()
             self._unanswered = 0
+            self._messages += 1
+            if self._messages % _BUSY == 0:  # a message that is here already is not waited for
+                await asyncio.sleep(0)
             if message.type is WSMsgType.TEXT:
                 return protocol.receive(message.data)
             if message.type is WSMsgType.BINARY:

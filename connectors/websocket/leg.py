@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from aiohttp import WSCloseCode, web
@@ -36,7 +37,9 @@ HOLD_S = 30.0
 _QUIET_S = 0.5  # so long without a chunk is silence (resolution 54)
 _QUIET_STEP_S = 0.1
 _MAX_QUIET_S = 3.0  # longer than any endpointing delay: more silence says nothing new
+_LATE_S = 0.05
 _MAX_BACKLOG_S = 2.0
+_MAX_BACKLOG = 2000  # messages; with what they hold about 1 MiB
 _CLOSE_S = 1.0
 _CLOSE_CODES = {
     HangupReason.SHUTDOWN: WSCloseCode.GOING_AWAY,
@@ -45,25 +48,45 @@ _CLOSE_CODES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Line:
-    """A socket and what carries it."""
+    """A socket and what carries it.
+
+    It is closed by the task that reads it: a socket that is closed under its reader is cut off with the caller's audio
+    still on its way, and the answer to that (RST) may overtake our last words.
+    """
 
     socket: web.WebSocketResponse
     transport: asyncio.BaseTransport | None
+    reading: asyncio.Timeout | None = None
+    """The reader's deadline, while it reads."""
+    farewell: tuple[int, bytes] | None = None
 
-    async def close(self, code: int, message: bytes = b"") -> None:
-        """Close it; a reader that does not read cannot keep it open."""
-        if self.socket.closed:
+    def close(self, code: int, message: bytes = b"") -> None:
+        """Have it closed; only the first code counts."""
+        if self.farewell is not None:
             return
-        last = None
-        if isinstance(self.transport, asyncio.WriteTransport):
-            last = asyncio.get_running_loop().call_later(_CLOSE_S, self.transport.abort)
-        try:
+        self.farewell = code, message
+        loop = asyncio.get_running_loop()
+        # A client that reads nothing cannot keep it open; for one that is gone by then this does nothing.
+        loop.call_later(_CLOSE_S, self.abort)
+        if self.reading is not None and not self.reading.expired():
+            self.reading.reschedule(loop.time())
+
+    def read_on(self) -> None:
+        """A session has begun: the reader has no deadline any more."""
+        if self.farewell is None and self.reading is not None and not self.reading.expired():
+            self.reading.reschedule(None)
+
+    async def leave(self) -> None:
+        """Say goodbye; for the reader, once it has ceased to read."""
+        self.reading = None
+        if self.farewell is None:
+            self.close(WSCloseCode.OK)
+        assert self.farewell is not None
+        code, message = self.farewell
+        if not self.socket.closed:
             await self.socket.close(code=code, message=message, drain=False)
-        finally:
-            if last is not None:
-                last.cancel()
 
     def abort(self) -> None:
         """Cut it off."""
@@ -117,16 +140,21 @@ class SocketLeg:
         self._reports = False
         # The caller's silences.
         self._quiet_timer: asyncio.TimerHandle | None = None
+        self._heard_until = 0.0  # up to when audio, or silence in its place, is accounted for
         self._quiet_s = 0.0
-        self._outbox = self._open_outbox()
+        self.gone = asyncio.Event()
+        """The client has left after the end."""
+        self._detail = ""
+        self._outbox = self._open_outbox(line)
 
-    def _open_outbox(self) -> "Outbox[_Chunk | str]":
+    def _open_outbox(self, line: Line) -> "Outbox[_Chunk | str]":
         output = self.info.output
         return Outbox(
-            self._send,
+            partial(self._send, line.socket),
             max_audio=int(_MAX_BACKLOG_S * output.rate_hz) * output.sample_bytes,
             dropped=self._dropped,
             failed=self._failed,
+            max_items=_MAX_BACKLOG,
         )
 
     # -- in --------------------------------------------------------------------------------------------------------
@@ -139,31 +167,55 @@ class SocketLeg:
         """The socket brought caller audio."""
         if self._inbound is None:
             return
-        taken = self._inbound.push(payload, None, self._loop.time())
+        now = self._loop.time()
+        taken = self._inbound.push(payload, None, now)
         if not taken:
             late = "audio is more than ten seconds ahead of real time"
             self.refuse(Refused("audio_processing_failed", "The audio was dropped", late))
-        self._quiet_s = 0.0
-        self._listen_for_quiet(_QUIET_S)
+        self._listen_for_quiet()
 
-    def _listen_for_quiet(self, seconds: float) -> None:
-        if self._quiet_timer is not None:
-            self._quiet_timer.cancel()
-        self._quiet_timer = self._loop.call_later(seconds, self._quiet, seconds)
+    def _listen_for_quiet(self) -> None:
+        """Silence begins now, unless audio comes."""
+        self._heard_until, self._quiet_s = self._loop.time(), 0.0
+        if self._quiet_timer is None:  # with audio every 20 ms it is not set anew each time
+            self._quiet_in(_QUIET_S)
 
-    def _quiet(self, seconds: float) -> None:
+    def _quiet_in(self, seconds: float, *, was_late: bool = False) -> None:
+        due = self._loop.time() + seconds
+        self._quiet_timer = self._loop.call_at(due, self._quiet, due, was_late)
+
+    def _quiet(self, due: float, was_late: bool) -> None:
         """Nothing came: silence, for as long as it can mean anything."""
         self._quiet_timer = None
-        if self._inbound is None or self._events.ended.is_set():
+        if self._inbound is None or self._events.ended.is_set() or not self._heard_until:
             return
-        self._quiet_s += seconds
-        self._inbound.quiet(seconds, self._loop.time())
-        if self._quiet_s < _MAX_QUIET_S:
-            self._listen_for_quiet(_QUIET_STEP_S)
+        now = self._loop.time()
+        seconds = now - self._heard_until
+        patience = _QUIET_STEP_S if self._quiet_s else _QUIET_S
+        if seconds < patience - 0.001:
+            self._quiet_in(patience - seconds)
+        elif now - due > _LATE_S and not was_late:
+            self._quiet_in(_LATE_S, was_late=True)  # it was we who stood still: what came meanwhile is not read yet
+        else:
+            self._heard_until = now
+            self._quiet_s += seconds
+            self._inbound.quiet(seconds, now)
+            if self._quiet_s < _MAX_QUIET_S:
+                self._quiet_in(_QUIET_STEP_S)
+
+    def _forget_quiet(self) -> None:
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+            self._quiet_timer = None
 
     def happened(self, event: LegEvent) -> None:
         """The socket brought an event."""
         self._events.put(event)
+
+    def caller_ends(self, detail: str) -> None:
+        """The client hangs up, in its own words."""
+        self._detail = detail
+        self.happened(LegEnded(HangupReason.CALLER_HUNG_UP))
 
     def events(self) -> AsyncIterator[LegEvent]:
         """Yield what happens, up to and including `LegEnded`."""
@@ -185,7 +237,11 @@ class SocketLeg:
     @property
     def connected(self) -> bool:
         """Whether a client is there."""
-        return self._line is not None
+        return self._line is not None and not self._line.socket.closed
+
+    def on(self, line: Line) -> bool:
+        """Whether this is the connection that counts: after a resume, the older one does not."""
+        return self._line is line
 
     @property
     def over(self) -> bool:
@@ -197,31 +253,34 @@ class SocketLeg:
         if self._line is not line or self._events.ended.is_set():
             return
         self._line = None
-        await self._outbox.aclose()
         self._forget_playback()
-        if self._quiet_timer is not None:
-            self._quiet_timer.cancel()
-        if not self._hold_s:
+        self._forget_quiet()
+        if self._hold_s:
+            self._hold = self._loop.call_later(self._hold_s, self.happened, LegEnded(HangupReason.CONNECTION_LOST))
+            self.happened(ConnectionLost())
+        else:
             self.happened(LegEnded(HangupReason.CONNECTION_LOST))
-            return
-        self._hold = self._loop.call_later(self._hold_s, self.happened, LegEnded(HangupReason.CONNECTION_LOST))
-        self.happened(ConnectionLost())
+        await self._outbox.aclose()
 
     async def take_up(self, line: Line, protocol: SocketProtocol, request: StartRequested) -> None:
         """The client is back, on another socket; an older one that is still open is closed."""
-        old = self._line
+        old, outbox = self._line, self._outbox
         if old is not None:
-            await self.lose(old)
-            await old.close(WSCloseCode.POLICY_VIOLATION, b"resumed elsewhere")
+            self._forget_playback()
+            self.happened(ConnectionLost())
+            old.close(WSCloseCode.POLICY_VIOLATION, b"resumed elsewhere")
         if self._hold is not None:
             self._hold.cancel()
         self._line, self.protocol = line, protocol
         self._out, self._binary = AudioOut(request.output), request.binary
         self._wanted = OPTIONAL_EVENTS if request.events is None else request.events & OPTIONAL_EVENTS
-        self._outbox = self._open_outbox()
+        self._outbox = self._open_outbox(line)
         self._reports = False
         self._started(replace(self._session, resumed=True))
         self.happened(ConnectionBack())
+        if self._heard_until:
+            self._listen_for_quiet()  # an utterance that the loss has cut off is over, too
+        await outbox.aclose()
 
     def _failed(self, reason: HangupReason) -> None:
         if reason is HangupReason.CONNECTION_LOST:
@@ -232,7 +291,7 @@ class SocketLeg:
 
     def send_audio(self, payload: bytes) -> None:
         """Queue wire audio; beyond two seconds of backlog the oldest is dropped."""
-        if self._line is None or self._events.ended.is_set():
+        if self._line is None or self._events.ended.is_set() or self.ended_reason is not None:
             return
         if not self._speaking:
             self._speaking = True
@@ -289,10 +348,7 @@ class SocketLeg:
     def _dropped(self, audio_bytes: int) -> None:
         self.frames_dropped += audio_bytes // self.info.output.frame_bytes
 
-    async def _send(self, item: "_Chunk | str") -> None:
-        if self._line is None:
-            raise ConnectionError("no socket")
-        socket = self._line.socket
+    async def _send(self, socket: web.WebSocketResponse, item: "_Chunk | str") -> None:
         if isinstance(item, str):
             await socket.send_str(item)
             return
@@ -301,15 +357,15 @@ class SocketLeg:
             await self._send_part(socket, part, item.utterance, final=item.final and at == len(parts) - 1)
 
     async def _send_part(self, socket: web.WebSocketResponse, part: bytes, utterance: str, *, final: bool) -> None:
-        self._seq += 1
-        if self._binary:
+        if self._binary and part:
+            self._seq += 1
             milliseconds = int((self._loop.time() - self._began) * 1000) & 0xFFFFFFFF
-            if part:
-                head = (self._seq & 0xFFFFFFFF).to_bytes(4, "big") + milliseconds.to_bytes(4, "big")
-                await socket.send_bytes(head + part)
+            head = (self._seq & 0xFFFFFFFF).to_bytes(4, "big") + milliseconds.to_bytes(4, "big")
+            await socket.send_bytes(head + part)
             if not final:
                 return
             part = b""  # what a binary frame cannot say: this was the last one
+        self._seq += 1
         payload = {
             "format": self._out.wire.name,
             "encoding": "base64",
@@ -323,7 +379,11 @@ class SocketLeg:
     # -- out: words ------------------------------------------------------------------------------------------------
 
     def _tell(self, type_: str, payload: Mapping[str, Any]) -> None:
-        if self._line is not None and (type_ not in OPTIONAL_EVENTS or type_ in self._wanted):
+        if (
+            self.ended_reason is None
+            and self._line is not None
+            and (type_ not in OPTIONAL_EVENTS or type_ in self._wanted)
+        ):
             self._outbox.put(self.protocol.message(type_, payload, time.time()))
 
     def refuse(self, refused: Refused) -> None:
@@ -381,23 +441,27 @@ class SocketLeg:
     async def hang_up(self, reason: HangupReason) -> None:
         """Say `session_ended`; the shell closes the socket."""
         if self.ended_reason is None:
-            self.ended_reason = reason
-            duration = round(self._loop.time() - self._began, 1)
-            self._tell("session_ended", {"reason": reason.value, "duration_seconds": duration})
+            seconds = round(self._loop.time() - self._began)
+            payload = {"reason": reason.value, "duration_seconds": seconds, "detail": self._detail or None}
+            self._tell("session_ended", payload)
+            self.ended_reason = reason  # the last message but for errors
+            self._forget_playback()
+            self._forget_quiet()
             self.protocol.ended()
         await self._outbox.drained(_CLOSE_S)
         self.happened(LegEnded(reason))
 
     async def aclose(self, reason: HangupReason) -> None:
         """Release everything and close the socket; may be called twice."""
-        for timer in (self._hold, self._mark_timer, self._quiet_timer):
-            if timer is not None:
-                timer.cancel()
         self._events.put(LegEnded(reason))
-        await self._outbox.aclose()
+        if self._hold is not None:
+            self._hold.cancel()
+        self._forget_playback()
+        self._forget_quiet()
         line, self._line = self._line, None
+        await self._outbox.aclose()
         if line is not None:
-            await line.close(_CLOSE_CODES.get(self.ended_reason or reason, WSCloseCode.OK))
+            line.close(_CLOSE_CODES.get(self.ended_reason or reason, WSCloseCode.OK))
 
 
 def _simple(type_: str, payload: Callable[[Any], Mapping[str, Any]]) -> Callable[[SocketLeg, Any], None]:

@@ -8,7 +8,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="letters, digits, `_ . -`, 64")]
+# `$` alone would allow a line break behind it.
+Id = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$(?!\n)", description="letters, digits, `_ . -`, 64")
+]
 Rate = Annotated[int, Meta(ge=4000, le=96000, description="Hz")]
 
 
@@ -62,7 +65,8 @@ class AudioData(msgspec.Struct, frozen=True):
 
     data: bytes
     """Base64. A RIFF header tells its form, which goes on through the chunks that follow without one."""
-    format: str = "audio/x-wav"
+    format: str | None = None
+    """What was negotiated, if not given."""
     encoding: Literal["base64"] = "base64"
     chunk_id: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     """Rising: late and repeated chunks are dropped; without it, the order of arrival counts."""
@@ -71,7 +75,7 @@ class AudioData(msgspec.Struct, frozen=True):
 class Dtmf(msgspec.Struct, frozen=True):
     """Keys of the caller."""
 
-    digits: Annotated[str, Meta(pattern=r"^[0-9A-Da-d*#]{1,64}$")]
+    digits: Annotated[str, Meta(pattern=r"^[0-9A-Da-d*#]{1,64}$(?!\n)")]
 
 
 class EndSession(msgspec.Struct, frozen=True):
@@ -123,4 +127,4 @@ OPTIONAL_EVENTS = frozenset(
 
 decode_envelope = msgspec.json.Decoder(Envelope).decode
 decoders = {name: msgspec.json.Decoder(form).decode for name, form in CLIENT.items()}
-encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder(enc_hook=str).encode

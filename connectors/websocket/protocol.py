@@ -7,6 +7,7 @@ Bad input never ends a session: it is answered with the documented error, counte
 (`session_not_found`).
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,8 +25,7 @@ from fastagent.media.errors import AudioFormatError
 _MAX_DEPTH = 32
 _MAX_METADATA = 16 * 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
-_BRACKETS = re.compile(r"[\[\]{}]")
+_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?+|[\[\]{}]', re.DOTALL)  # or a whole string: one pass, no way back
 _HEADER = 8  # bytes before the audio of a binary frame
 
 
@@ -129,8 +129,8 @@ class SocketProtocol:
         self.refused[refused.code] += 1
         return refused
 
-    def _receive(self, text: str) -> Iterator[Event]:
-        envelope = _envelope(text)
+    def _receive(self, given: str) -> Iterator[Event]:
+        envelope = _envelope(given)
         if envelope.type not in messages.CLIENT:
             raise Refused("invalid_request", f"Unknown message type: {_shown(envelope.type)}", sorted(messages.CLIENT))
         if (
@@ -151,15 +151,16 @@ class SocketProtocol:
                 for digit in message.digits.upper():
                     yield DtmfReceived(digit)
             case messages.TextInput():
-                if not message.text.strip():
+                text = _CONTROL.sub(" ", message.text).strip()
+                if not text:
                     raise Refused("invalid_request", "payload.text is empty")
-                yield TextReceived(_CONTROL.sub(" ", message.text).strip())
+                yield TextReceived(text)
             case messages.Interrupt():
                 yield InterruptRequested()
             case messages.PlaybackStatus():
                 yield Played(message.utterance_id, message.played_ms)
             case messages.EndSession():
-                yield EndRequested(_CONTROL.sub(" ", message.reason))
+                yield EndRequested(_CONTROL.sub(" ", message.reason).strip())
 
     def _payload(self, envelope: messages.Envelope) -> msgspec.Struct:
         raw = bytes(envelope.payload)
@@ -251,7 +252,10 @@ def envelope(type_: str, payload: Mapping[str, Any], session_id: str | None, wal
         "timestamp": int(wall_s),
         "timestamp_ms": int(wall_s * 1000),
     }
-    return messages.encode(body).decode()
+    try:
+        return messages.encode(body).decode()
+    except UnicodeEncodeError:  # half a character of a model's
+        return json.dumps(body, default=str)
 
 
 def _envelope(text: str) -> messages.Envelope:
@@ -270,8 +274,9 @@ def _too_deep(text: str) -> bool:
     if text.count("{") + text.count("[") <= _MAX_DEPTH:
         return False
     depth = 0
-    for one in _BRACKETS.findall(_STRINGS.sub("", text)):
-        depth += 1 if one in "{[" else -1
+    for one in _BRACKETS.finditer(text):
+        first = one[0][0]
+        depth += (first in "{[") - (first in "}]")
         if depth > _MAX_DEPTH:
             return True
     return False
