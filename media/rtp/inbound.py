@@ -1,0 +1,189 @@
+"""The way of a datagram leg's audio: packets in at any time, 20 ms of audio out on each tick, always.
+
+packet --> source rules --> Reception --> JitterBuffer --tick--> decode | conceal | comfort noise --> 20 ms
+                                \\-> DigitReceiver --> keys
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fastagent.media.errors import AudioFormatError
+from fastagent.media.frame import FRAME_MS
+from fastagent.media.g711 import Int16Array
+from fastagent.media.level import levels_db
+from fastagent.media.rtp.codecs import Codec
+from fastagent.media.rtp.concealment import Concealer
+from fastagent.media.rtp.digits import DigitReceiver
+from fastagent.media.rtp.jitter_buffer import Dry, JitterBuffer, Lost, Pause, Play
+from fastagent.media.rtp.packet import RtpPacket
+from fastagent.media.rtp.reception import Reception
+
+_SILENT_DB = -50.0
+_COMFORT_NOISE = 13  # payload type (RFC 3389)
+_DRY_S = 0.06  # so long an empty buffer is concealed; then it is quiet
+
+
+@dataclass(slots=True)
+class RtpInboundStats:
+    """Of one call; streams that began anew are counted together."""
+
+    received: int = 0
+    lost: int = 0
+    late: int = 0
+    duplicates: int = 0
+    reordered: int = 0
+    foreign: int = 0
+    """Of a payload type that was not negotiated."""
+    undecodable: int = 0
+    restarts: int = 0
+    played_frames: int = 0
+    concealed_frames: int = 0
+    silent_frames: int = 0
+    dropped_frames: int = 0
+    repeated_frames: int = 0
+    jitter_ms: list[float] = field(default_factory=list)
+    """Sampled once a second, an hour at most."""
+
+
+class RtpInbound:
+    """One caller's stream.
+
+    Args:
+        codecs: by payload type; all have one rate.
+        event_types: payload types of telephone events.
+    """
+
+    def __init__(self, codecs: dict[int, Codec], *, event_types: frozenset[int] = frozenset()) -> None:
+        if len({one.rate_hz for one in codecs.values()}) != 1:
+            raise AudioFormatError("codecs of one stream have one rate")
+        self._codecs, self._event_types = dict(codecs), event_types
+        first = next(iter(codecs.values()))
+        self.rate_hz = first.rate_hz
+        self.clock_hz = first.clock_hz
+        self.stats = RtpInboundStats()
+        self.reception: Reception | None = None
+        self._buffer = JitterBuffer(self.clock_hz)
+        self._digits = DigitReceiver()
+        self._concealer = Concealer(self.rate_hz)
+        self._frame = self.rate_hz * FRAME_MS // 1000
+        self._ready: Int16Array = np.empty(0, np.int16)
+        self._dry_s = 0.0
+        self._silent = True
+        self._sampled_at = 0.0
+        self.last_packet_at: float | None = None
+
+    @property
+    def buffer(self) -> JitterBuffer:
+        """The jitter buffer, to be looked at."""
+        return self._buffer
+
+    # -- packets ---------------------------------------------------------------------------------------------------
+
+    def push(self, packet: RtpPacket, now: float) -> str | None:
+        """Take a packet; return a key that was pressed."""
+        is_event = packet.payload_type in self._event_types
+        codec = self._codecs.get(packet.payload_type)
+        if codec is None and not is_event and packet.payload_type != _COMFORT_NOISE:
+            self.stats.foreign += 1
+            return None
+        reception = self.reception
+        if reception is None or reception.restarted(packet):
+            reception = self._begin(packet)
+        taken = reception.take(packet, now)
+        if taken is None:
+            self.stats.duplicates += 1
+            return None
+        self.last_packet_at = now
+        self.stats.received += 1
+        self._sample(reception, now)
+        sequence, timestamp = taken
+        if is_event:
+            return self._digits.take(packet.ssrc, timestamp, packet.payload)
+        if codec is not None:
+            duration = codec.duration(packet.payload)
+            if duration > 0:
+                self._buffer.push(sequence, timestamp, packet.payload, packet.payload_type, duration, now)
+        return None
+
+    def _begin(self, packet: RtpPacket) -> Reception:
+        """Another source, or the same one anew: what is buffered of the old one is of no use."""
+        if self.reception is not None:
+            self._settle()
+            self.stats.restarts += 1
+            self._buffer = JitterBuffer(self.clock_hz)
+        self.reception = Reception(packet.ssrc, self.clock_hz)
+        return self.reception
+
+    def _sample(self, reception: Reception, now: float) -> None:
+        if now - self._sampled_at >= 1.0 and len(self.stats.jitter_ms) < 3600:
+            self._sampled_at = now
+            self.stats.jitter_ms.append(round(reception.jitter_ms, 2))
+
+    def _settle(self) -> None:
+        """Add up what the stream so far has counted."""
+        if self.reception is not None:
+            self.stats.lost += self.reception.lost
+            self.stats.reordered += self.reception.reordered
+        buffer = self._buffer.stats
+        self.stats.late += buffer.late
+
+    def settled(self) -> RtpInboundStats:
+        """Return the counts at the end of the call."""
+        self._settle()
+        self.reception, self._buffer = None, JitterBuffer(self.clock_hz)
+        return self.stats
+
+    # -- the tick --------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> Int16Array:
+        """Return the next 20 ms, whatever came."""
+        if len(self._ready) < self._frame and self._silent and self._buffer.too_shallow(now):
+            self.stats.repeated_frames += 1
+            return self._quiet()
+        while len(self._ready) < self._frame:
+            played = self.stats.played_frames
+            more = self._next(now)
+            real = self.stats.played_frames > played
+            if real and self._buffer.too_deep(now, silent=self._is_silent(more)):
+                self.stats.dropped_frames += 1
+                more = self._next(now)
+            self._ready = np.concatenate((self._ready, more))
+        out, self._ready = self._ready[: self._frame], self._ready[self._frame :]
+        self._silent = self._is_silent(out)
+        return out
+
+    def _next(self, now: float) -> Int16Array:
+        match self._buffer.pop(now):
+            case Play(payload, payload_type, _):
+                self._dry_s = 0.0
+                return self._played(payload, payload_type)
+            case Lost():
+                return self._conceal()
+            case Pause():
+                return self._quiet()
+            case Dry():
+                self._dry_s += FRAME_MS / 1000
+                began = self.stats.played_frames > 0
+                return self._conceal() if began and self._dry_s <= _DRY_S and not self._silent else self._quiet()
+
+    def _played(self, payload: bytes, payload_type: int) -> Int16Array:
+        try:
+            samples = self._codecs[payload_type].decode(payload)
+        except AudioFormatError:
+            self.stats.undecodable += 1
+            return self._conceal()
+        self.stats.played_frames += 1
+        return self._concealer.heard(samples)
+
+    def _conceal(self) -> Int16Array:
+        self.stats.concealed_frames += 1
+        return self._concealer.conceal(self._frame)
+
+    def _quiet(self) -> Int16Array:
+        self.stats.silent_frames += 1
+        return self._concealer.noise(self._frame)
+
+    @staticmethod
+    def _is_silent(samples: Int16Array) -> bool:
+        return not len(samples) or float(levels_db(samples[None])[0]) < _SILENT_DB

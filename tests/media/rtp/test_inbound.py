@@ -1,0 +1,243 @@
+"""The way of a datagram leg's audio, over a network that loses, delays, repeats and reorders by a seed."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastagent.media.g711 import Int16Array
+from fastagent.media.rtp import digits
+from fastagent.media.rtp.codecs import G711, G722, L16, Codec, Opus, codec, opus_duration
+from fastagent.media.rtp.inbound import RtpInbound
+from fastagent.media.rtp.packet import RtpPacket
+from tests.support.rtp_link import arrivals, packets_of, received, receiver
+
+AT_THE_END = 3  # frames: nobody knows yet that nothing more will come
+
+
+def tone(seconds: float, hz: float = 400.0, rate_hz: int = 8000) -> Int16Array:
+    return (8000 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate_hz)) / rate_hz)).astype(np.int16)
+
+
+def speechlike(seconds: float) -> Int16Array:
+    """A second of tone, half a second of nothing, and so on."""
+    out = tone(seconds)
+    out[(np.arange(len(out)) // 4000) % 3 == 2] = 0
+    return out
+
+
+def strongest_hz(samples: Int16Array, rate_hz: int = 8000) -> float:
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(np.argmax(spectrum) * rate_hz / len(samples))
+
+
+def test_a_clean_stream_is_heard_whole_and_wraps_without_a_seam() -> None:
+    inbound, sent = receiver(), tone(2.0)
+    heard = received(inbound, arrivals(packets_of(sent)), 2.3)
+    stats = inbound.stats
+    assert (stats.played_frames, stats.dropped_frames, inbound.buffer.stats.lost) == (100, 0, 0)
+    assert stats.concealed_frames == AT_THE_END
+    began = int(np.argmax(np.abs(heard) > 1000))
+    assert began / 8000 <= 0.05 + 0.06 + 0.02  # the way, the first depth, a tick
+    assert strongest_hz(heard[began : began + 8000]) == pytest.approx(400, abs=2)
+
+
+@pytest.mark.parametrize("ptime_ms", [10, 20, 30, 40, 60])
+def test_packets_may_have_any_length(ptime_ms: int) -> None:
+    inbound = receiver()
+    received(inbound, arrivals(packets_of(tone(1.2), ptime_ms=ptime_ms), ptime_ms=ptime_ms), 1.4)
+    assert inbound.stats.concealed_frames <= AT_THE_END
+    assert inbound.stats.played_frames == pytest.approx(1200 / ptime_ms, abs=4)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    loss=st.floats(0, 0.3),
+    jitter_s=st.floats(0, 0.15),
+    duplicate=st.floats(0, 0.3),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_packet_is_accounted_for(seed: int, loss: float, jitter_s: float, duplicate: float) -> None:
+    packets = packets_of(speechlike(4.0))
+    stream = list(arrivals(packets, seed=seed, loss=loss, jitter_s=jitter_s, duplicate=duplicate))
+    inbound = receiver()
+    heard = received(inbound, iter(stream), 4.8)
+    buffer, stats = inbound.buffer.stats, inbound.stats
+    assert len(heard) == round(4.8 * 50) * 160
+    assert stats.received + stats.duplicates == len(stream)
+    assert buffer.played + buffer.late + buffer.overflowed == stats.received
+    assert stats.played_frames == buffer.played
+
+
+def test_a_packet_too_late_is_counted_and_not_played() -> None:
+    packets = packets_of(tone(1.0))
+    stream = [(0.05 + at * 0.02, one) for at, one in enumerate(packets) if at != 10]
+    stream.append((0.8, packets[10]))
+    inbound = receiver()
+    received(inbound, iter(sorted(stream, key=lambda one: one[0])), 1.2)
+    assert inbound.buffer.stats.late == 1
+    assert inbound.stats.played_frames == 49
+    assert inbound.buffer.stats.lost == 1
+
+
+def test_the_depth_follows_the_jitter_and_comes_back() -> None:
+    calm, rough = receiver(), receiver()
+    received(calm, arrivals(packets_of(speechlike(10))), 10)
+    received(rough, arrivals(packets_of(speechlike(10)), jitter_s=0.1), 10)
+    assert calm.buffer.target_s == pytest.approx(0.04)
+    assert 0.1 <= rough.buffer.target_s <= 0.14
+    half = packets_of(speechlike(60))
+    stream = [*arrivals(half[:1000], jitter_s=0.1), *((20.05 + at * 0.02, one) for at, one in enumerate(half[1000:]))]
+    both = receiver()
+    received(both, iter(stream), 59)
+    assert both.buffer.target_s == pytest.approx(0.04, abs=0.011)
+    assert both.buffer.depth_s(59) < 0.1
+    assert both.stats.dropped_frames > 0
+
+
+@pytest.mark.parametrize("drift", [2e-4, -2e-4])
+def test_ten_minutes_of_drifting_clocks_lose_nothing(drift: float) -> None:
+    inbound = receiver()
+    received(inbound, arrivals(packets_of(speechlike(600)), drift=drift, jitter_s=0.02), 599)
+    assert inbound.buffer.depth_s(599) < 0.12
+    assert inbound.buffer.stats.late == 0
+    adjusted = inbound.stats.dropped_frames + inbound.stats.repeated_frames + inbound.stats.silent_frames
+    assert adjusted * 0.02 >= 600 * abs(drift) - 0.06
+    assert inbound.stats.concealed_frames < 10
+
+
+def test_a_pause_that_the_sender_makes_is_no_loss() -> None:
+    inbound = receiver()
+    packets = packets_of(tone(1.0))
+    later = [
+        RtpPacket(0, one.sequence, one.timestamp + 80000 & 0xFFFFFFFF, one.ssrc, one.payload) for one in packets[25:]
+    ]
+    stream = [(0.05 + at * 0.02, one) for at, one in enumerate(packets[:25])]
+    stream += [(10.55 + at * 0.02, one) for at, one in enumerate(later)]
+    received(inbound, iter(stream), 11.5)
+    assert inbound.buffer.stats.lost == 0
+    assert inbound.stats.concealed_frames <= 2 * AT_THE_END
+    assert inbound.stats.played_frames == 50
+
+
+def test_another_source_begins_anew() -> None:
+    packets = packets_of(tone(1.0, 400))
+    others = [
+        RtpPacket(0, 7 + at, 5 + at * 160, 0x9999, one.payload) for at, one in enumerate(packets_of(tone(1.0, 900)))
+    ]
+    stream = [(0.05 + at * 0.02, one) for at, one in enumerate(packets)]
+    stream += [(1.05 + at * 0.02, one) for at, one in enumerate(others)]
+    inbound = receiver()
+    heard = received(inbound, iter(stream), 2.3)
+    assert inbound.stats.restarts == 1
+    assert strongest_hz(heard[-8000:]) == pytest.approx(900, abs=3)
+
+
+def test_what_was_not_negotiated_is_counted_and_not_played() -> None:
+    inbound = receiver()
+    assert inbound.push(RtpPacket(97, 1, 1, 1, bytes(160)), 0.0) is None
+    assert (inbound.stats.foreign, inbound.stats.received) == (1, 0)
+
+
+# -- concealment -----------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_frame_of_a_tone_is_a_tone_without_a_click() -> None:
+    packets = packets_of(tone(1.0))
+    stream = [(0.05 + at * 0.02, one) for at, one in enumerate(packets) if at != 30]
+    inbound = receiver()
+    heard = received(inbound, iter(stream), 1.2).astype(np.int32)
+    began = int(np.argmax(np.abs(heard) > 1000))
+    middle = heard[began + 2000 : began + 7000]
+    assert inbound.stats.concealed_frames == 1 + AT_THE_END
+    assert np.abs(np.diff(middle)).max() < 1.3 * np.abs(np.diff(tone(0.1).astype(np.int32))).max()
+    lost = middle[30 * 160 - 2000 : 31 * 160 - 2000]
+    assert np.abs(lost).max() > 6000
+
+
+def test_a_long_loss_fades_to_the_noise_of_the_background() -> None:
+    rng = np.random.default_rng(1)
+    quiet = (rng.normal(0, 30, 8000)).astype(np.int16)
+    loud = np.concatenate((quiet, tone(0.5)))
+    packets = packets_of(loud)
+    late = RtpPacket(
+        0, packets[-1].sequence + 40 & 0xFFFF, packets[-1].timestamp + 6400 & 0xFFFFFFFF, 0x1234, b"\xff" * 160
+    )
+    stream = [(0.05 + at * 0.02, one) for at, one in enumerate(packets)]
+    inbound = receiver()
+    heard = received(inbound, iter([*stream, (1.6, late)]), 2.2)
+    gone = heard[round(1.85 * 8000) : round(2.1 * 8000)].astype(float)
+    assert 5 < np.sqrt(np.mean(gone**2)) < 120
+
+
+# -- keys ------------------------------------------------------------------------------------------------------------
+
+
+def press(inbound: RtpInbound, keys: str, *, keep: int = 99) -> str:
+    found, sequence, timestamp = "", 100, 50_000
+    for key in keys:
+        payloads = [payload for payload, _ in digits.packets(key, frame=160, duration=1280)]
+        for at, payload in enumerate(payloads):
+            sequence += 1
+            if at < keep:
+                found += inbound.push(RtpPacket(101, sequence, timestamp, 5, payload), sequence * 0.02) or ""
+        timestamp += 4000
+    return found
+
+
+@pytest.mark.parametrize("keep", [99, 1])
+def test_each_key_is_told_once_however_many_of_its_packets_come(keep: int) -> None:
+    assert press(receiver(), "12#*0DD", keep=keep) == "12#*0DD"
+
+
+def test_the_end_alone_is_a_key_too() -> None:
+    inbound = receiver()
+    end = list(digits.packets("7", frame=160, duration=800))[-1][0]
+    assert inbound.push(RtpPacket(101, 1, 160, 5, end), 0.0) == "7"
+    assert inbound.push(RtpPacket(101, 2, 160, 5, end), 0.02) is None
+
+
+def test_a_very_long_key_goes_on_under_a_new_timestamp() -> None:
+    inbound = receiver()
+    one = bytes(digits.TelephoneEvent(5, False, 0xFFFF))
+    assert inbound.push(RtpPacket(101, 1, 1000, 5, one), 0.0) == "5"
+    goes_on = bytes(digits.TelephoneEvent(5, True, 160))
+    assert inbound.push(RtpPacket(101, 2, 1000 + 0xFFFF, 5, goes_on), 0.02) is None
+
+
+@given(st.binary(max_size=8))
+def test_no_event_raises(payload: bytes) -> None:
+    receiver().push(RtpPacket(101, 1, 1, 1, payload), 0.0)
+
+
+# -- codecs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(G711("PCMU"), G711("PCMU")), (G711("PCMA"), G711("PCMA")), (G722(), G722()), (Opus(), Opus()),
+                       (L16(8000), L16(8000)), (L16(16000), L16(16000))],
+    ids=["pcmu", "pcma", "g722", "opus", "l16", "l16 wide"],
+)  # fmt: skip
+def test_a_tone_goes_through_every_codec(one: Codec, other: Codec) -> None:
+    samples = tone(1.0, 700, one.rate_hz)
+    frame = one.rate_hz // 50
+    out, ticks = [], 0
+    for at in range(0, len(samples), frame):
+        payload = one.encode(samples[at : at + frame])
+        ticks += other.duration(payload)
+        out.append(other.decode(payload))
+    heard = np.concatenate(out)
+    assert ticks == one.clock_hz
+    assert len(heard) == pytest.approx(len(samples), abs=frame)
+    assert strongest_hz(heard[frame * 5 :], one.rate_hz) == pytest.approx(700, abs=5)
+
+
+def test_codecs_go_by_their_names_in_sdp() -> None:
+    assert [codec(name).name for name in ("pcmu", "PCMA", "g722", "OPUS")] == ["PCMU", "PCMA", "G722", "opus"]
+    with pytest.raises(Exception, match="no codec"):
+        codec("G729")
+
+
+@pytest.mark.parametrize(("toc", "ticks"), [(0x08, 960), (0x78, 960), (0x48, 960), (0x63, 480), (0xFC, 960)])
+def test_the_length_of_an_opus_packet_is_in_its_first_byte(toc: int, ticks: int) -> None:
+    assert opus_duration(bytes((toc, 1))) == ticks
