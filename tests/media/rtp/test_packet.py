@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fastagent.media.rtp import packet, rtcp
 from fastagent.media.rtp.packet import RtpPacket
-from fastagent.media.rtp.rtcp import Bye, Cname, Report, ReportBlock, SenderInfo
+from fastagent.media.rtp.rtcp import Bye, Cname, Report, ReportBlock, RtcpPacket, SenderInfo
 
 PLAIN = bytes.fromhex("80800001000000a012345678") + b"\xff\xfe"
 
@@ -73,7 +73,7 @@ def test_rtcp_is_told_from_rtp() -> None:
 
 def test_a_compound_packet_reads_back() -> None:
     block = ReportBlock(7, 12, -3, 70000, 55, 0x11112222, 0x3333)
-    sent = [Report(9, SenderInfo(1 << 40, 160, 5, 800), (block,)), Cname(9, "me@here"), Bye(9)]
+    sent: list[RtcpPacket] = [Report(9, SenderInfo(1 << 40, 160, 5, 800), (block,)), Cname(9, "me@here"), Bye(9)]
     assert rtcp.parse(b"".join(bytes(one) for one in sent)) == sent
 
 
