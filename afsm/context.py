@@ -38,6 +38,13 @@ class ToolUse:
     """Why it failed, in a fixed word or two; empty if it did not."""
 
 
+def _exchange(user: str, spoken: str, state: str, heard: str, interrupted: bool) -> Exchange:
+    """Return an exchange of a snapshot; raises `TypeError` where a part is missing, too many, or of another type."""
+    if not all(isinstance(text, str) for text in (user, spoken, state, heard)) or type(interrupted) is not bool:
+        raise TypeError("an exchange is four texts and whether it was interrupted")
+    return Exchange(user, spoken, state, heard, interrupted)
+
+
 class ConversationContext:
     """The memory of one session.
 
@@ -164,13 +171,13 @@ class ConversationContext:
             raise ValueError(f"cannot restore a snapshot of version {version!r}")
         try:
             context = cls(max_history=int(snapshot["max_history"]))
-            context._history.extend(Exchange(**exchange) for exchange in deepcopy(snapshot["history"]))
+            context._history.extend(_exchange(**exchange) for exchange in snapshot["history"])
             parts = {
                 name: deepcopy(snapshot.get(name, {}) if name == "metadata" else snapshot[name]) for name in _PARTS
             }
             if not all(isinstance(part, dict) for part in parts.values()):
                 raise TypeError(f"{', '.join(_PARTS)} are objects")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"the snapshot is damaged: {error}") from error
         context._facts, context._profile = parts["facts"], parts["profile"]
         context.slots, context.variables = parts["slots"], parts["variables"]

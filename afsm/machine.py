@@ -166,7 +166,7 @@ class Machine:
 
     def snapshot(self) -> dict[str, Any]:
         """Return where the machine is, the states' scratchpads and the context, as a JSON document."""
-        pads = {name: state.scratchpad for name, state in self._own.items() if state.scratchpad}
+        pads = {name: str(state.scratchpad) for name, state in self._own.items() if state.scratchpad}
         return {"state": self._current, "scratchpads": pads, "context": self.context.snapshot()}
 
     @classmethod

@@ -20,6 +20,9 @@ class Recalled:
     private: Mapping[str, str]
     """What the connector gave in `CallInfo.private`."""
     snapshot: Mapping[str, Any] = field(default_factory=dict)
+    turn_count: int = 0
+    epoch: int = 0
+    """How often it was taken up before: the newest holder wins."""
 
 
 class LegHost(Protocol):
@@ -47,7 +50,7 @@ class LegHost(Protocol):
         ...
 
     async def recall(self, session_id: str) -> Recalled | None:
-        """Return what the store knows of a session, within a quarter of a second; None if nothing."""
+        """Return what the store knows of a session, within a second; None if nothing."""
         ...
 
     def reserve(self, connector: str) -> Release | None:
@@ -55,11 +58,12 @@ class LegHost(Protocol):
         ...
 
     def converse(self, leg: CallLeg, agent_id: str, *, recalled: Recalled | None = None) -> Awaitable[None]:
-        """Run a session on an answered leg to its end; a recalled one goes on where it was. Never raises."""
+        """Run a session on an answered leg to its end; a recalled one goes on where it was, and is counted, unless its
+        state is gone from the agent: then it begins anew. Never raises."""
         ...
 
     def resumed(self, origin: str) -> None:
-        """Count a session that goes on: on a new `connection`, or out of the `store`."""
+        """Count a session that goes on: on a new `connection`, for one."""
         ...
 
     def auth_failed(self, surface: str) -> None:

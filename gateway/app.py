@@ -39,7 +39,7 @@ from fastagent.gateway.session import Services, Session
 from fastagent.gateway.sessions import Sessions
 from fastagent.gateway.settings import Settings, secret
 from fastagent.gateway.speeches import Speeches
-from fastagent.gateway.store import MemoryBackend, RedisBackend, SessionStore, StoreError
+from fastagent.gateway.store import Claim, MemoryBackend, RedisBackend, SessionStore, StoreError
 from fastagent.gateway.stored import document_of, recalled
 from fastagent.gateway.traces import NoTracer, OtelTracer, Tracer
 from fastagent.gateway.transfers import TransferPolicy
@@ -116,6 +116,7 @@ class Gateway:
         self._make_speech = make_speech or speech_maker(self.settings)
         self._speeches: Speeches | None = None
         self._store = self._make_store()
+        self._claims: dict[Session, Claim] = {}
         self._tracer: Tracer = NoTracer()
         if self.settings.otel_endpoint:
             self._tracer = OtelTracer(service=self.settings.otel_service)
@@ -201,6 +202,7 @@ class Gateway:
             await site.start()
         except OSError:
             await self._runner.cleanup()
+            await self._store.aclose()
             self._runner = None
             raise
         self.port = self._runner.addresses[0][1]
@@ -232,8 +234,9 @@ class Gateway:
         if self._redis is None:
             raise ValueError("FASTAGENT_REQUIRE_REDIS is set and REDIS_URL is not")
         try:
-            await self._redis.ping()
+            await self._store.check()
         except StoreError as error:
+            await self._store.aclose()
             raise ValueError(f"Redis does not answer ({error.kind}), and FASTAGENT_REQUIRE_REDIS is set") from None
 
     def _say_what_is_open(self) -> None:
@@ -399,13 +402,17 @@ class Gateway:
         self.metrics.sessions_resumed.labels(origin).inc()
 
     def _keep(self, session: Session) -> None:
-        self._store.keep(session.id, document_of(session))
+        if (claim := self._claims.get(session)) is not None:
+            self._store.keep(claim, lambda: document_of(session))
 
     def _session(self, leg: CallLeg, agent: FastAgent, known: Recalled | None) -> Session:
         assert self._services is not None
         if known is not None:
             try:
-                return Session(leg, agent, self._services, snapshot=known.snapshot)
+                session = Session(leg, agent, self._services, snapshot=known.snapshot)
+                session.record.turn_count = known.turn_count
+                self.resumed("store")
+                return session
             except ValueError as error:
                 _log.warning("a stored session begins anew: %s", error, extra={"session_id": known.session_id})
         return Session(leg, agent, self._services)
@@ -421,14 +428,23 @@ class Gateway:
         who = {"caller_id": info.from_, "called_id": info.to, "initial_state": agent.afsm.initial_state}
         self.sessions.add(session)
         self.metrics.active_sessions.inc()
+        claim = self._claims[session] = self._store.claim(
+            session.id,
+            epoch=recalled.epoch + 1 if recalled else 1,
+            on_lost=lambda: session.close(HangupReason.CONNECTION_LOST, ""),
+        )
+        self._keep(session)
         _log.info("Session started", extra={**where, **who})
         try:
             reason = await session.run()
         finally:
             self.sessions.remove(session)
             self.metrics.active_sessions.dec()
-        if reason is not HangupReason.SHUTDOWN:  # after which its client may find another process
-            self._store.forget(session.id)
+            del self._claims[session]
+        if reason is HangupReason.SHUTDOWN:  # after which its client may find another process
+            self._store.leave(claim)
+        else:
+            self._store.forget(claim)
         self._count_end(session)
         _log.info(
             "Session ended",

@@ -2,15 +2,25 @@
 
 Never awaited on the way of a call: a session hands its state in and goes on. One writer sends the latest state of each
 session; a store that is away makes it try again, with nothing heard by the caller.
+
+Two processes may hold one session, when its client was cut off from the first and has gone on at the second. So each
+takes a `Claim`, and every document says by whose claim it was written:
+
+    {"version": 1, "epoch": 2, "holder": "9f2c...", ...}
+
+Who goes on with a stored session claims the epoch after the stored one. A write is done only if the place is empty, of
+an older epoch, or the writer's own; Redis compares and writes in one step. The newer claim wins; the older one notices
+at its next write, and its session ends.
 """
 
 import asyncio
 import json
 import logging
-import time
+import secrets
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 _log = logging.getLogger(__name__)
 
@@ -19,11 +29,14 @@ _PREFIX = "fastagent:session:"
 _LIMIT_S = 0.25
 _RETRY_S = 1.0
 _LOOK_S = 2.0
+_RECALLS = 3
 _MAX_WAITING = 2000
 _MAX_DOCUMENT = 512 * 1024
+_MAX_EPOCH = 1 << 50
 _TTL_S = 3600
 
 Document = dict[str, Any]
+Answer = TypeVar("Answer")
 
 
 class StoreError(Exception):
@@ -34,19 +47,30 @@ class StoreError(Exception):
         self.kind = kind
 
 
+@dataclass(slots=True, eq=False)
+class Claim:
+    """One session's right to its place in the store."""
+
+    session_id: str
+    epoch: int
+    holder: str
+    on_lost: Callable[[], None]
+    latest: Document | None = None
+    held: bool = False
+    """Whether something was written by it."""
+    over: bool = False
+    """Whether nothing more is to be written: the session has ended, or the place is another's."""
+
+
 class Backend(Protocol):
     """Where documents are."""
 
-    async def put(self, key: str, text: str, ttl_s: int) -> None:
-        """Write; raises `StoreError`."""
+    async def write(self, key: str, claim: Claim, data: bytes | None, ttl_s: int) -> bool:
+        """Write, or forget where there is no data; False: the place is another's. Raises `StoreError`."""
         ...
 
-    async def get(self, key: str) -> str | None:
+    async def read(self, key: str) -> bytes | None:
         """Read; raises `StoreError`."""
-        ...
-
-    async def delete(self, key: str) -> None:
-        """Forget; raises `StoreError`."""
         ...
 
     async def ping(self) -> None:
@@ -61,25 +85,27 @@ class Backend(Protocol):
 class MemoryBackend:
     """In this process: enough for a client that comes back, not for one that finds another process."""
 
-    def __init__(self, *, limit: int = 1000, clock: Callable[[], float] = time.monotonic) -> None:
-        self._documents: OrderedDict[str, tuple[str, float]] = OrderedDict()
-        self._limit, self._clock = limit, clock
+    def __init__(self, *, limit: int = 1000, clock: Callable[[], float] | None = None) -> None:
+        self._documents: OrderedDict[str, tuple[bytes, float, int, str]] = OrderedDict()
+        self._limit = limit
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
 
-    async def put(self, key: str, text: str, ttl_s: int) -> None:
+    async def write(self, key: str, claim: Claim, data: bytes | None, ttl_s: int) -> bool:
         """Write; the oldest is forgotten where there are too many."""
+        _, until, epoch, holder = self._documents.get(key, (b"", 0.0, 0, ""))
+        if self._clock() < until and (epoch > claim.epoch or (epoch == claim.epoch and holder != claim.holder)):
+            return False
         self._documents.pop(key, None)
-        self._documents[key] = (text, self._clock() + ttl_s)
+        if data is not None:
+            self._documents[key] = (data, self._clock() + ttl_s, claim.epoch, claim.holder)
         while len(self._documents) > self._limit:
             self._documents.popitem(last=False)
+        return True
 
-    async def get(self, key: str) -> str | None:
+    async def read(self, key: str) -> bytes | None:
         """Read."""
-        text, until = self._documents.get(key, (None, 0.0))
-        return text if self._clock() < until else None
-
-    async def delete(self, key: str) -> None:
-        """Forget."""
-        self._documents.pop(key, None)
+        data, until, *_ = self._documents.get(key, (None, 0.0))
+        return data if self._clock() < until else None
 
     async def ping(self) -> None:
         """Always there."""
@@ -89,73 +115,103 @@ class MemoryBackend:
         self._documents.clear()
 
 
+# The head of a document is enough to know whose it is; what has another one is none of ours, and gives way.
+_WRITE = """
+local head = redis.pcall('GETRANGE', KEYS[1], 0, 127)
+if type(head) == 'string' then
+    local epoch, holder = string.match(head, '^{"version": %d+, "epoch": (%d+), "holder": "(%x+)"')
+    if epoch then
+        local ahead = tonumber(epoch) - tonumber(ARGV[1])
+        if ahead > 0 or (ahead == 0 and holder ~= ARGV[2]) then return 0 end
+    end
+end
+if ARGV[3] == '' then redis.call('DEL', KEYS[1])
+else redis.call('SET', KEYS[1], ARGV[3], 'EX', ARGV[4]) end
+return 1
+"""
+
+
 class RedisBackend:
-    """One Redis, by its URL (passwords and TLS included). Every operation gives up after 250 ms."""
+    """One Redis, by its URL (passwords and TLS included).
+
+    Raises:
+        ValueError: the URL is none.
+    """
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._client: Any = None
+        # Loading it takes a third of a second: now, and not when the first operation must be quick.
+        from redis.asyncio import BlockingConnectionPool, Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
 
-    def _open(self) -> Any:
-        if self._client is None:
-            from redis.asyncio import Redis
-            from redis.asyncio.retry import Retry
-            from redis.backoff import NoBackoff
-
-            self._client = Redis.from_url(
-                self._url,
+        try:
+            pool = BlockingConnectionPool.from_url(
+                url,
                 socket_timeout=_LIMIT_S,
                 socket_connect_timeout=_LIMIT_S,
                 retry=Retry(NoBackoff(), 0),
                 max_connections=16,
-                decode_responses=True,
+                timeout=_LIMIT_S,
+                protocol=2,
             )
-        return self._client
+            pool.connection_class(**pool.connection_kwargs)
+        except (TypeError, ValueError, AttributeError):  # whose text may hold the password
+            raise ValueError("REDIS_URL is no redis://, rediss:// or unix:// URL with known options") from None
+        self._redis: Any = Redis.from_pool(pool)
 
-    async def _do(self, operation: Callable[[Any], Any]) -> Any:
-        from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+    async def _do(self, operation: Awaitable[Answer]) -> Answer:
+        from redis import exceptions
 
         try:
-            async with asyncio.timeout(_LIMIT_S):
-                return await operation(self._open())
+            return await operation
         except TimeoutError:
             raise StoreError("timeout") from None
-        except ReadOnlyError:
+        except exceptions.AuthenticationError:
+            raise StoreError("auth") from None
+        except exceptions.ReadOnlyError:
             raise StoreError("read_only") from None
-        except ResponseError:
-            raise StoreError("refused") from None
-        except (RedisError, OSError, UnicodeError) as error:
-            raise StoreError("timeout" if "imeout" in type(error).__name__ else "connection") from None
+        except exceptions.OutOfMemoryError:
+            raise StoreError("full") from None
+        except exceptions.ResponseError as error:
+            raise StoreError("wrong_type" if str(error).startswith("WRONGTYPE") else "refused") from None
+        except (exceptions.RedisError, OSError) as error:
+            raise StoreError("timeout" if isinstance(error, exceptions.TimeoutError) else "connection") from None
+        except Exception:  # a client whose connection is cut under it may stumble over itself
+            _log.exception("the Redis client has failed")
+            raise StoreError("client") from None
 
-    async def put(self, key: str, text: str, ttl_s: int) -> None:
-        """Write."""
-        await self._do(lambda redis: redis.set(key, text, ex=ttl_s))
+    async def write(self, key: str, claim: Claim, data: bytes | None, ttl_s: int) -> bool:
+        """Compare, and write."""
+        return bool(
+            await self._do(self._redis.eval(_WRITE, 1, key, claim.epoch, claim.holder, data or b"", max(1, ttl_s)))
+        )
 
-    async def get(self, key: str) -> str | None:
+    async def read(self, key: str) -> bytes | None:
         """Read."""
-        found: str | None = await self._do(lambda redis: redis.get(key))
+        try:
+            found: bytes | None = await self._do(self._redis.get(key))
+        except StoreError as error:
+            if error.kind != "wrong_type":
+                raise
+            return b""
         return found
-
-    async def delete(self, key: str) -> None:
-        """Forget."""
-        await self._do(lambda redis: redis.delete(key))
 
     async def ping(self) -> None:
         """Raise `StoreError` where it is not there."""
-        await self._do(lambda redis: redis.ping())
+        await self._do(self._redis.ping())
 
     async def aclose(self) -> None:
         """Close connections."""
-        if self._client is not None:
-            await self._client.aclose()
+        await self._do(self._redis.aclose())
 
 
 class SessionStore:
-    """The latest state of every session, written behind.
+    """The latest state of every session, written behind. Every operation gives up after 250 ms.
 
     Args:
         on_error: told a fixed word for each operation that failed.
         on_time: told the seconds of each that did not.
+        on_up: told 1 when the store is there again, 0 when it is not.
     """
 
     def __init__(
@@ -169,125 +225,220 @@ class SessionStore:
     ) -> None:
         self._backend, self._ttl_s = backend, ttl_s
         self._on_error, self._on_time, self._on_up = on_error, on_time, on_up
-        self._waiting: OrderedDict[str, Document | None] = OrderedDict()
+        self._claims: set[Claim] = set()
+        self._waiting: OrderedDict[str, tuple[Claim, Document | None]] = OrderedDict()
+        self._failing: set[str] = set()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._writer: asyncio.Task[None] | None = None
-        self._watch: asyncio.Task[None]
+        self._tasks: list[asyncio.Task[None]] = []
         self.up = True
-        """Whether the last operation succeeded."""
+        """Whether the last operations succeeded."""
 
     def start(self) -> None:
         """Begin writing, and looking whether the backend is there."""
-        self._writer = asyncio.create_task(self._write(), name="store")
-        self._watch = asyncio.create_task(self._look(), name="store-watch")
+        if not self._tasks:
+            self._tasks = [
+                asyncio.create_task(self._write(), name="store"),
+                asyncio.create_task(self._look(), name="store-watch"),
+            ]
+
+    async def check(self) -> None:
+        """Raise `StoreError` where the store does not answer."""
+        await self._ask(self._backend.ping())
+
+    async def _ask(self, operation: Awaitable[Answer]) -> Answer:
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                answer = await operation
+        except TimeoutError:
+            raise StoreError("timeout") from None
+        self._on_time(asyncio.get_running_loop().time() - began)
+        return answer
 
     async def _look(self) -> None:
         while True:
             try:
-                await self._backend.ping()
-                self._set_up(True)
+                await self.check()
+                self._answered()
             except StoreError as error:
                 self._failed(error)
             await asyncio.sleep(_LOOK_S)
 
-    def keep(self, session_id: str, document: Document) -> None:
-        """Have the latest state of a session written; never waits."""
-        self._put(session_id, document)
+    # -- what sessions do ------------------------------------------------------------------------------------------
 
-    def forget(self, session_id: str) -> None:
+    def claim(self, session_id: str, *, epoch: int = 1, on_lost: Callable[[], None] = lambda: None) -> Claim:
+        """Return the right to keep a session: of epoch 1 for a new one, of the next epoch for a recalled one.
+
+        `on_lost` is called, once, when another process has gone on with the session.
+        """
+        claim = Claim(session_id, epoch, secrets.token_hex(8), on_lost)
+        self._claims.add(claim)
+        return claim
+
+    def keep(self, claim: Claim, describe: Callable[[], Document]) -> None:
+        """Have the latest state of a session written; never waits, never raises.
+
+        A state that cannot be described is the agent's own affair; what is stored of an older one is forgotten then.
+        """
+        if claim.over:
+            return
+        try:
+            document = describe()
+        except Exception:
+            self._unfit(claim, "not_json")
+            document = None
+        claim.latest = document
+        self._put(claim, document)
+
+    def forget(self, claim: Claim) -> None:
         """The session is over."""
-        self._put(session_id, None)
+        if not claim.over:
+            self.leave(claim)
+            self._put(claim, None)
 
-    def _put(self, session_id: str, document: Document | None) -> None:
-        self._waiting.pop(session_id, None)
-        self._waiting[session_id] = document
+    def leave(self, claim: Claim) -> None:
+        """The session is over here, and may go on elsewhere: nothing more is written of it but what waits."""
+        claim.over, claim.latest = True, None
+        self._claims.discard(claim)
+
+    def _put(self, claim: Claim, document: Document | None) -> None:
+        other = self._waiting.get(claim.session_id)
+        if other is not None and other[0].epoch > claim.epoch:
+            return
+        self._waiting.pop(claim.session_id, None)
+        self._waiting[claim.session_id] = (claim, document)
         while len(self._waiting) > _MAX_WAITING:
-            self._waiting.popitem(last=False)
+            dropped, _ = self._waiting.popitem(last=False)
+            self._failing.discard(dropped)
             self._on_error("dropped")
         self._idle.clear()
         self._wake.set()
 
     async def recall(self, session_id: str) -> Document | None:
-        """Return the latest state of a session; None where there is none, or the store is away.
+        """Return the latest state of a session, `epoch` in it; None where there is none, or the store is away.
 
         What is not ours, of another version, or damaged, is discarded and counted.
         """
-        waiting = self._waiting.get(session_id)
-        if waiting is not None:
-            return waiting
-        try:
-            text = await self._backend.get(_PREFIX + session_id)
-        except StoreError as error:
-            self._failed(error)
-            return None
-        self._set_up(True)
-        return None if text is None else self._checked(text)
+        for _ in range(_RECALLS):
+            if session_id in self._waiting:
+                claim, document = self._waiting[session_id]
+                return None if document is None else {**document, "epoch": claim.epoch}
+            try:
+                data = await self._ask(self._backend.read(_PREFIX + session_id))
+            except StoreError as error:
+                self._failed(error)
+                continue
+            self._answered()
+            return None if data is None else self._checked(data)
+        return None
 
-    def _checked(self, text: str) -> Document | None:
+    def _checked(self, data: bytes) -> Document | None:
         try:
-            document = json.loads(text) if len(text) <= _MAX_DOCUMENT else None
+            document = json.loads(data.decode()) if len(data) <= _MAX_DOCUMENT else None
         except (ValueError, RecursionError):
             document = None
-        if not isinstance(document, dict) or document.get("version") != _VERSION:
-            self._on_error("discarded")
-            return None
-        return document
+        if isinstance(document, dict) and type(document.get("version")) is int and document["version"] == _VERSION:
+            epoch = document.get("epoch")
+            if type(epoch) is int and 0 < epoch < _MAX_EPOCH:
+                return document
+        self._on_error("discarded")
+        return None
+
+    # -- the writer ------------------------------------------------------------------------------------------------
 
     async def _write(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                session_id, document = self._waiting.popitem(last=False)
+                session_id, entry = next(iter(self._waiting.items()))
                 try:
-                    await self._write_one(session_id, document)
+                    await self._write_one(*entry)
                 except StoreError as error:
+                    self._failing.add(session_id)
                     self._failed(error)
-                    self._waiting.setdefault(session_id, document)
+                    if session_id in self._waiting:
+                        self._waiting.move_to_end(session_id)
+                    else:  # dropped meanwhile
+                        self._failing.discard(session_id)
                     await asyncio.sleep(_RETRY_S)
-                except (TypeError, ValueError):  # something in it is no JSON: a state's own affair
-                    self._on_error("not_json")
-                    _log.warning("a session cannot be stored: it holds what is no JSON")
+                    continue
+                if self._waiting.get(session_id) is entry:
+                    del self._waiting[session_id]
+                self._failing.discard(session_id)
+                self._answered()
             self._idle.set()
 
-    async def _write_one(self, session_id: str, document: Document | None) -> None:
-        began = time.monotonic()
-        if document is None:
-            await self._backend.delete(_PREFIX + session_id)
-        else:
-            text = json.dumps({"version": _VERSION, **document}, ensure_ascii=False)
-            if len(text) > _MAX_DOCUMENT:
-                self._on_error("too_large")
-                return
-            await self._backend.put(_PREFIX + session_id, text, self._ttl_s)
-        self._on_time(time.monotonic() - began)
-        self._set_up(True)
+    async def _write_one(self, claim: Claim, document: Document | None) -> None:
+        data = None if document is None else self._encoded(claim, document)
+        done = await self._ask(self._backend.write(_PREFIX + claim.session_id, claim, data, self._ttl_s))
+        if done:
+            claim.held = True
+        elif document is not None:
+            self._lost(claim)
+
+    def _encoded(self, claim: Claim, document: Document) -> bytes | None:
+        """Return a document as JSON; None where that cannot be: better nothing is found than an older state."""
+        head = {"version": _VERSION, "epoch": claim.epoch, "holder": claim.holder}
+        try:
+            data = json.dumps({**head, **document, **head}, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError):
+            self._unfit(claim, "not_json")
+            return None
+        if len(data) > _MAX_DOCUMENT:
+            self._unfit(claim, "too_large")
+            return None
+        return data
+
+    def _unfit(self, claim: Claim, kind: str) -> None:
+        self._on_error(kind)
+        _log.warning("a session cannot be stored", extra={"session_id": claim.session_id, "kind": kind})
+
+    def _lost(self, claim: Claim) -> None:
+        self._on_error("superseded")
+        over = claim.over
+        self.leave(claim)
+        taken = claim.held or claim.epoch > 1
+        text = "a session goes on elsewhere" if taken else "a session is not stored: its id is in use elsewhere"
+        _log.warning(text, extra={"session_id": claim.session_id})
+        if taken and not over:
+            asyncio.get_running_loop().call_soon(claim.on_lost)
+
+    # -- whether it is there ---------------------------------------------------------------------------------------
 
     def _failed(self, error: StoreError) -> None:
         self._on_error(error.kind)
-        self._set_up(False, error.kind)
+        if self.up:
+            self.up = False
+            self._on_up(0)
+            _log.warning("the session store does not answer", extra={"kind": error.kind})
 
-    def _set_up(self, up: bool, kind: str = "") -> None:
-        if up is self.up:
+    def _answered(self) -> None:
+        """It is there again only when it takes what it did not take: one that is full, or read-only, answers a ping."""
+        if self.up or self._failing:
             return
-        self.up = up
-        self._on_up(int(up))
-        if up:
-            _log.info("the session store is back")
-        else:
-            _log.warning("the session store does not answer", extra={"kind": kind})
+        self.up = True
+        self._on_up(1)
+        _log.info("the session store is back")
+        for claim in self._claims:  # it may have come back empty
+            if claim.latest is not None and claim.session_id not in self._waiting:
+                self._put(claim, claim.latest)
 
     async def aclose(self, patience_s: float = 1.0) -> None:
-        """Write what waits, within patience, and close."""
-        if self._writer is not None:
+        """Write what waits, within patience, and close; may be called twice."""
+        if self._tasks:
             try:
                 async with asyncio.timeout(patience_s):
                     await self._idle.wait()
             except TimeoutError:
-                pass
-            for task in (self._writer, self._watch):
+                _log.warning("sessions were not stored", extra={"count": len(self._waiting)})
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(self._writer, self._watch, return_exceptions=True)
-        await self._backend.aclose()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks = []
+        try:
+            await self._ask(self._backend.aclose())
+        except StoreError as error:
+            self._on_error(error.kind)

@@ -209,7 +209,7 @@ class SocketConnection:
         if release is None:
             raise Refused("capacity_exceeded", "No sessions are taken right now")
         session_id = request.session_id or f"sess_{secrets.token_hex(16)}"
-        secret = secrets.token_urlsafe(24)
+        secret = (request.resume_secret if recalled else None) or secrets.token_urlsafe(24)
         info = CallInfo(
             provider=self.name,
             call_id=session_id,
@@ -279,9 +279,7 @@ class SocketConnection:
         ):
             self._host.auth_failed("websocket_resume")
             raise Refused("authentication_failed", "the resume_secret is wrong")
-        leg = self._start(line, protocol, request, owner, recalled)
-        self._host.resumed("store")
-        return leg
+        return self._start(line, protocol, request, owner, recalled)
 
     async def _converse(
         self, leg: SocketLeg, agent_id: str, release: Callable[[], None], recalled: Recalled | None

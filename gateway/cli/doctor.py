@@ -139,18 +139,21 @@ def _agents(settings: Any) -> list[Finding]:
 
 
 async def _redis(settings: Any) -> list[Finding]:
-    from fastagent.gateway.store import RedisBackend, StoreError
+    from fastagent.gateway.store import RedisBackend, SessionStore, StoreError
 
     if settings.redis_url is None:
         return [Finding("Redis", "note", "REDIS_URL is not set: sessions live in this process only")]
-    backend = RedisBackend(settings.redis_url)
+    try:
+        store = SessionStore(RedisBackend(settings.redis_url))
+    except ValueError as error:
+        return [Finding("Redis", "error", str(error))]
     began = time.monotonic()
     try:
-        await backend.ping()
-    except (StoreError, ValueError) as error:
+        await store.check()
+    except StoreError as error:
         return [Finding("Redis", "error" if settings.require_redis else "warning", f"does not answer: {error}")]
     finally:
-        await backend.aclose()
+        await store.aclose()
     return [Finding("Redis", "ok", f"answers in {(time.monotonic() - began) * 1000:.0f} ms")]
 
 
