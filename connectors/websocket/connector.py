@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
 from fastagent.connectors.host import LegHost, Recalled
 from fastagent.connectors.leg import CallInfo, HangupReason, LegEnded
@@ -38,7 +38,6 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _HANGS_UP = frozenset({WSCloseCode.OK, 0, 1005})  # 0 and 1005: a close without a code
 _ANSWER_S = 0.8  # for a client to confirm our close
 _BUSY = 16  # messages of one client, in a row, before the others have their turn
-_BROKEN = frozenset({WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode.MESSAGE_TOO_BIG})
 
 ErrorResponse = Callable[[str, str, object], web.Response]
 
@@ -113,7 +112,7 @@ class SocketConnection:
         offered = [one.strip() for one in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if one.strip()]
         socket = web.WebSocketResponse(
             compress=False,
-            max_msg_size=_MAX_MESSAGE,
+            max_msg_size=_MAX_MESSAGE + 1,  # aiohttp wants less than this
             autoping=False,
             protocols=_chosen(offered),
             timeout=_ANSWER_S,
@@ -330,7 +329,7 @@ class SocketConnection:
             return
         if code in _HANGS_UP:
             leg.happened(LegEnded(HangupReason.CALLER_HUNG_UP))
-        elif code in _BROKEN:
+        elif line.broken:
             leg.happened(LegEnded(HangupReason.PROTOCOL_ERROR))
         else:
             await leg.lose(line)
@@ -361,6 +360,9 @@ class _Reader:
                 return protocol.receive_binary(message.data)
             if message.type is WSMsgType.PING:
                 await socket.pong(message.data)
+            elif message.type is WSMsgType.ERROR:
+                self._line.broken = isinstance(message.data, WebSocketError)
+                return None
             elif message.type is not WSMsgType.PONG:
                 return None
 

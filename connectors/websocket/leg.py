@@ -61,6 +61,8 @@ class Line:
     reading: asyncio.Timeout | None = None
     """The reader's deadline, while it reads."""
     farewell: tuple[int, bytes] | None = None
+    broken: bool = False
+    """Whether the client has violated the protocol; the code of the close does not tell it."""
 
     def close(self, code: int, message: bytes = b"") -> None:
         """Have it closed; only the first code counts."""
