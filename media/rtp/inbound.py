@@ -78,6 +78,10 @@ class RtpInbound:
         """The jitter buffer, to be looked at."""
         return self._buffer
 
+    def knows(self, payload_type: int) -> bool:
+        """Whether packets of this type are expected."""
+        return payload_type in self._codecs or payload_type in self._event_types or payload_type == _COMFORT_NOISE
+
     # -- packets ---------------------------------------------------------------------------------------------------
 
     def push(self, packet: RtpPacket, now: float) -> str | None:

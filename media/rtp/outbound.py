@@ -17,6 +17,7 @@ from fastagent.media.rtp.codecs import Codec
 from fastagent.media.rtp.packet import RtpPacket
 
 _MAX_LATE = 4  # frames sent at once after a stall; more is a burst that overflows phones
+_FADE_MS = 10
 _KEY_MS, _KEY_GAP_MS = 160, 80
 
 
@@ -57,6 +58,11 @@ class RtpOutbound:
         return self._queued / self._codec.rate_hz
 
     @property
+    def queued_samples(self) -> int:
+        """Samples that wait."""
+        return self._queued
+
+    @property
     def timestamp(self) -> int:
         """Of the next packet."""
         return self._timestamp
@@ -67,10 +73,21 @@ class RtpOutbound:
         self._queued += len(samples)
 
     def clear(self) -> int:
-        """Drop what is queued; return how many samples it was."""
-        dropped, self._queued = self._queued, 0
+        """Drop what is queued but for a fade of 10 ms; return how many samples were dropped."""
+        before = self._queued
+        fade = self._codec.rate_hz * _FADE_MS // 1000
+        tail = np.concatenate(self._queue)[:fade] if self._queue else np.empty(0, np.int16)
         self._queue.clear()
-        return dropped
+        self._queued = 0
+        if len(tail):
+            self.write((tail * np.linspace(1, 0, len(tail), endpoint=False)).astype(np.int16))
+        return before - self._queued
+
+    def switch(self, payload_type: int, codec: Codec, *, event_type: int | None) -> None:
+        """Go on with another codec of the same rate; the stream stays one."""
+        ptime = round(self._period_s * 1000)
+        self._payload_type, self._codec, self._event_type = payload_type, codec, event_type
+        self._samples, self._ticks = codec.rate_hz * ptime // 1000, codec.clock_hz * ptime // 1000
 
     def press(self, keys: str) -> None:
         """Send keys as telephone events, one after the other.

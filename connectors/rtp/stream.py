@@ -1,0 +1,312 @@
+"""One call's media on its two sockets: packets in and out, reports, and what can be told of its quality.
+
+Encryption is checked first, then the source, then the payload. The shared ticker drives it: 20 ms of the caller's audio
+to the sink and the packets that are due to the wire, on each tick.
+"""
+
+import asyncio
+import random
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastagent.connectors.rtp.ports import PortPool
+from fastagent.connectors.rtp.source import Address, SourceRules
+from fastagent.connectors.rtp.srtp import Srtp
+from fastagent.media.g711 import Int16Array
+from fastagent.media.rtp import packet, rtcp
+from fastagent.media.rtp.codecs import Codec
+from fastagent.media.rtp.inbound import RtpInbound
+from fastagent.media.rtp.outbound import RtpOutbound
+from fastagent.media.rtp.quality import CallQuality
+
+_REPORT_S = 5.0
+_MAX_AT_ONCE = 64  # datagrams read before others have their turn
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPlan:
+    """What was negotiated for one stream."""
+
+    remote: Address
+    payload_type: int
+    codec: str
+    clock_hz: int = 8000
+    ptime_ms: int = 20
+    event_type: int | None = None
+    remote_rtcp: Address | None = None
+    sends: bool = True
+    """Whether we may send: not while the other side holds us."""
+    srtp: Srtp | None = None
+
+
+@dataclass(slots=True)
+class _Far:
+    """What the other side's reports say."""
+
+    round_trip_s: float | None = None
+    loss: float | None = None
+    last_sr: int = 0
+    last_sr_at: float = 0.0
+
+
+@dataclass(slots=True)
+class StreamCounts:
+    """Beside those of `RtpInbound`."""
+
+    malformed: int = 0
+    unauthentic: int = 0
+    strangers: int = 0
+    rtcp: int = 0
+
+
+class RtpStream:
+    """One stream both ways.
+
+    Args:
+        make_codec: makes a codec by its name and clock.
+        on_audio: given 20 ms of the caller's audio on each tick.
+        on_key: given a key.
+        on_position: given how many samples of ours have been sent, after each tick that sent some.
+    """
+
+    def __init__(
+        self,
+        pool: PortPool,
+        plan: MediaPlan,
+        *,
+        make_codec: Callable[[str, int], Codec],
+        on_audio: Callable[[Int16Array, float], None],
+        on_key: Callable[[str], None],
+        on_position: Callable[[int], None] = lambda samples: None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pool, self._make_codec = pool, make_codec
+        self._on_audio, self._on_key, self._on_position = on_audio, on_key, on_position
+        self.port, self._media, self._control = pool.open(self._loop.time())
+        self.counts = StreamCounts()
+        self.plan = plan
+        self._codec = make_codec(plan.codec, plan.clock_hz)
+        self.rate_hz = self._codec.rate_hz
+        self._rules = SourceRules(plan.remote, self._loop.time())
+        self.outbound = self._make_outbound()
+        self.inbound = self._make_inbound()
+        self._far = _Far()
+        self._cname = f"{random.getrandbits(64):016x}"
+        self._report_at = self._loop.time() + self._report_interval()
+        self._written = self._sent = 0
+        self._last_sr: deque[int] = deque(maxlen=1)
+        self._opened_at = self._loop.time()
+        self._closed = False
+        self._loop.add_reader(self._media, self._read_media)
+        self._loop.add_reader(self._control, self._read_control)
+
+    def _make_outbound(self) -> RtpOutbound:
+        plan = self.plan
+        return RtpOutbound(plan.payload_type, self._codec, ptime_ms=plan.ptime_ms, event_type=plan.event_type)
+
+    def _make_inbound(self) -> RtpInbound:
+        codecs = {self.plan.payload_type: self._make_codec(self.plan.codec, self.plan.clock_hz)}
+        events = frozenset() if self.plan.event_type is None else frozenset({self.plan.event_type})
+        return RtpInbound(codecs, event_types=events)
+
+    # -- changes -----------------------------------------------------------------------------------------------------
+
+    def renegotiate(self, plan: MediaPlan) -> None:
+        """The call was changed: hold, another address, or another codec of the same rate.
+
+        Raises:
+            ValueError: a codec of another rate; the session has one.
+        """
+        now = self._loop.time()
+        if (plan.codec, plan.clock_hz) != (self.plan.codec, self.plan.clock_hz):
+            codec = self._make_codec(plan.codec, plan.clock_hz)
+            if codec.rate_hz != self.rate_hz:
+                raise ValueError(f"the call runs at {self.rate_hz} Hz")
+            self.plan, self._codec = plan, codec
+            self.inbound = self._make_inbound()
+            self.outbound.switch(plan.payload_type, codec, event_type=plan.event_type)
+        self.plan = plan
+        self._rules.renegotiated(plan.remote, now)
+        self.outbound.held = not plan.sends
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    def _read_media(self) -> None:
+        now = self._loop.time()
+        for _ in range(_MAX_AT_ONCE):
+            try:
+                data, address = self._media.recvfrom(2048)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # an ICMP error of what was sent
+                continue
+            self._received(data, (address[0], address[1]), now)
+
+    def _received(self, data: bytes, address: Address, now: float) -> None:
+        if packet.is_rtcp(data):
+            self._report_received(data, address)
+            return
+        if self.plan.srtp is not None:
+            opened = self.plan.srtp.unprotect(data)
+            if opened is None:
+                self.counts.unauthentic += 1
+                return
+            data = opened
+        one = packet.parse(data)
+        if one is None:
+            self.counts.malformed += 1
+            return
+        if not self.inbound.knows(one.payload_type):
+            self.inbound.stats.foreign += 1
+            return
+        if not self._rules.admits(address, one.ssrc, now):
+            self.counts.strangers = self._rules.strangers
+            return
+        key = self.inbound.push(one, now)
+        if key is not None:
+            self._on_key(key)
+
+    def _read_control(self) -> None:
+        for _ in range(_MAX_AT_ONCE):
+            try:
+                data, address = self._control.recvfrom(2048)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                continue
+            self._report_received(data, (address[0], address[1]))
+
+    def _report_received(self, data: bytes, address: Address) -> None:
+        if address[0] not in (self._rules.destination[0], self.plan.remote[0]):
+            return
+        if self.plan.srtp is not None:
+            opened = self.plan.srtp.unprotect_rtcp(data)
+            if opened is None:
+                self.counts.unauthentic += 1
+                return
+            data = opened
+        for one in rtcp.parse(data):
+            self.counts.rtcp += 1
+            if isinstance(one, rtcp.Report):
+                self._read_report(one)
+
+    def _read_report(self, report: rtcp.Report) -> None:
+        if report.sender is not None:
+            self._far.last_sr, self._far.last_sr_at = rtcp.middle(report.sender.ntp), self._loop.time()
+        for block in report.blocks:
+            if block.ssrc == self.outbound.ssrc:
+                self._far.loss = block.fraction_lost / 256
+                trip = rtcp.round_trip_s(block, time.time())
+                if trip is not None:
+                    self._far.round_trip_s = trip
+
+    # -- the tick ------------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Move both ways by 20 ms."""
+        self._send_due(now)
+        self._on_audio(self.inbound.tick(now), now)
+        if now >= self._report_at:
+            self._report_at = now + self._report_interval()
+            self._send_report()
+
+    def _send_due(self, now: float) -> None:
+        before = self.outbound.queued_samples
+        for data in self.outbound.tick(now):
+            self._send(self._media, data if self.plan.srtp is None else self.plan.srtp.protect(data))
+        taken = before - self.outbound.queued_samples
+        if taken > 0:
+            self._sent += taken
+            self._on_position(self._sent)
+
+    def _send(self, way: socket.socket, data: bytes, to: Address | None = None) -> None:
+        address = to or self._rules.destination
+        if address[0] in ("0.0.0.0", "::"):
+            return
+        try:
+            way.sendto(data, address)
+        except OSError:  # full, or unreachable: a packet lost, as on any network
+            pass
+
+    @staticmethod
+    def _report_interval() -> float:
+        return _REPORT_S * random.uniform(0.5, 1.5)
+
+    def _reports(self) -> list[bytes]:
+        out, now = self.outbound, self._loop.time()
+        blocks: tuple[rtcp.ReportBlock, ...] = ()
+        if self.inbound.reception is not None:
+            dlsr = round((now - self._far.last_sr_at) * 65536) if self._far.last_sr else 0
+            blocks = (self.inbound.reception.report(self._far.last_sr, min(dlsr, 0xFFFFFFFF)),)
+        sender = rtcp.SenderInfo(rtcp.ntp_time(time.time()), out.timestamp, out.packets_sent, out.octets_sent)
+        return [bytes(rtcp.Report(out.ssrc, sender, blocks)), bytes(rtcp.Cname(out.ssrc, self._cname))]
+
+    def _send_report(self, *more: bytes) -> None:
+        data = b"".join([*self._reports(), *more])
+        if self.plan.srtp is not None:
+            data = self.plan.srtp.protect_rtcp(data)
+        host, port = self._rules.destination
+        self._send(self._control, data, self.plan.remote_rtcp or (host, port + 1))
+
+    # -- our audio -----------------------------------------------------------------------------------------------------
+
+    def write(self, samples: Int16Array) -> int:
+        """Queue audio; return the position of its end, in samples of ours since the beginning."""
+        self.outbound.write(samples)
+        self._written += len(samples)
+        return self._written
+
+    def clear(self) -> None:
+        """Drop what is queued, with a short fade."""
+        self._written -= self.outbound.clear()
+        self._sent = min(self._sent, self._written)
+
+    def quiet_s(self, now: float) -> float:
+        """How long nothing has been received."""
+        last = self.inbound.last_packet_at
+        return now - (self._opened_at if last is None else last)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def quality(self) -> CallQuality:
+        """Return the call's record so far."""
+        inbound = self.inbound
+        depth, reception, buffer = inbound.buffer.target_s, inbound.reception, inbound.buffer.stats
+        stats, jitter = inbound.stats, sorted(inbound.stats.jitter_ms)
+        return CallQuality(
+            codec=self._codec.name,
+            received=stats.received,
+            lost=stats.lost + (reception.lost if reception else 0),
+            late=stats.late + buffer.late,
+            duplicates=stats.duplicates,
+            reordered=stats.reordered + (reception.reordered if reception else 0),
+            concealed_frames=stats.concealed_frames,
+            played_frames=stats.played_frames,
+            jitter_ms=round(float(np.mean(jitter)), 2) if jitter else 0.0,
+            jitter_p95_ms=jitter[int(0.95 * len(jitter))] if jitter else 0.0,
+            depth_ms=round(depth * 1000, 1),
+            round_trip_ms=None if self._far.round_trip_s is None else round(self._far.round_trip_s * 1000, 1),
+            far_loss=self._far.loss,
+            one_way=self._one_way(stats.received),
+        )
+
+    def _one_way(self, received: int) -> str | None:
+        if not received:
+            return "nothing_received"
+        return "nothing_sent" if not self.outbound.packets_sent else None
+
+    def close(self) -> None:
+        """Say goodbye and give the ports back; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._send_report(bytes(rtcp.Bye(self.outbound.ssrc)))
+        for one in (self._media, self._control):
+            self._loop.remove_reader(one)
+            one.close()
+        self._pool.close(self.port, self._loop.time())
