@@ -53,6 +53,9 @@ class CallInfo:
     """The id that the client asked for."""
     private: Mapping[str, str] = field(default_factory=dict)
     """What the connector wants to be told when the session is taken up again, here or elsewhere."""
+    voice: bool = True
+    """Whether the agent is heard. Else the leg takes its words from `Transcribed`, whoever speaks them listens to the
+    caller's silences, too, and tells them by `SilenceReported`."""
 
     @property
     def output(self) -> AudioFormat:
@@ -82,6 +85,11 @@ class TextReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class SilenceReported:
+    """The caller has said nothing for a while, says the provider, on a leg without voice."""
+
+
+@dataclass(frozen=True, slots=True)
 class InterruptRequested:
     """The client wants the agent to be silent now, whatever the caller said."""
 
@@ -107,7 +115,16 @@ class LegError(Exception):
     """The other side refused what was asked of it, or cannot do it; the call goes on."""
 
 
-LegEvent = DtmfReceived | MarkReached | TextReceived | InterruptRequested | ConnectionLost | ConnectionBack | LegEnded
+LegEvent = (
+    DtmfReceived
+    | MarkReached
+    | TextReceived
+    | SilenceReported
+    | InterruptRequested
+    | ConnectionLost
+    | ConnectionBack
+    | LegEnded
+)
 
 
 class InboundSink(Protocol):

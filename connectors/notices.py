@@ -35,6 +35,8 @@ class Transcribed:
     turn: int = 0
     heard: str | None = None
     interrupted: bool = False
+    confidence: float | None = None
+    """Of the caller's words, where the recogniser tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,13 @@ class CallerSpeech:
     """The caller has begun, or ceased, to speak."""
 
     speaking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Whether the agent has said all that it has to say for now: then it is the caller's turn."""
+
+    now: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,7 @@ Notice = (
     | StateChanged
     | Transcribed
     | CallerSpeech
+    | Listening
     | Interrupted
     | ToolCalled
     | TurnMeasured

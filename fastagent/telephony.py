@@ -1,5 +1,5 @@
 """The connectors of the public API."""
 
-from fastagent.gateway.telephony import TwilioConnector
+from fastagent.gateway.telephony import AudioCodesConnector, AudiocodesConnector, TwilioConnector
 
-__all__ = ["TwilioConnector"]
+__all__ = ["AudioCodesConnector", "AudiocodesConnector", "TwilioConnector"]

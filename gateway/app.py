@@ -17,6 +17,7 @@ from fastagent import __version__
 from fastagent.afsm.config import AgentConfig
 from fastagent.afsm.errors import DefinitionError, Problem
 from fastagent.afsm.llm import Llm
+from fastagent.connectors.audiocodes.connector import AudiocodesConnection
 from fastagent.connectors.host import Recalled
 from fastagent.connectors.leg import CallLeg, HangupReason
 from fastagent.connectors.trust import networks
@@ -28,6 +29,7 @@ from fastagent.gateway.agent import FastAgent
 from fastagent.gateway.agent_files import AgentFiles
 from fastagent.gateway.api.guard import forbidden
 from fastagent.gateway.api.models import Health, LatencyMetrics
+from fastagent.gateway.audiocodes import audiocodes_config
 from fastagent.gateway.auth import ApiKeys
 from fastagent.gateway.errors import error_response
 from fastagent.gateway.health import LatencyWindow
@@ -112,6 +114,7 @@ class Gateway:
         self._load_files()
         self.default_agent = self.settings.default_agent
         self.twilio = self._twilio_config()
+        self.audiocodes = audiocodes_config(self.settings)
         self.host, self.port = self.settings.host, self.settings.port
         self._make_speech = make_speech or speech_maker(self.settings)
         self._speeches: Speeches | None = None
@@ -129,7 +132,7 @@ class Gateway:
         self._addresses = Addresses(self.settings.allowed_hosts)
         self._web = GuardedClient(self._addresses)
         self._services: Services | None = None
-        self._connections: list[TwilioConnection | SocketConnection] = []
+        self._connections: list[TwilioConnection | SocketConnection | AudiocodesConnection] = []
         self._runner: web.AppRunner | None = None
         self._warming: asyncio.Task[None] | None = None
         self._draining = False
@@ -188,7 +191,11 @@ class Gateway:
         if self.settings.require_redis:
             await self._store_must_answer()
         self._store.start()
-        self._connections = [TwilioConnection(self.twilio, self), SocketConnection(self._socket_config(), self)]
+        self._connections = [
+            TwilioConnection(self.twilio, self),
+            AudiocodesConnection(self.audiocodes, self),
+            SocketConnection(self._socket_config(), self),
+        ]
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[one_shape])
         app.add_routes(HttpSurface(self).routes())
         for connection in self._connections:
@@ -245,7 +252,9 @@ class Gateway:
         _log.info("listening", extra={"host": self.host, "port": self.port, "default_agent": self.default_agent})
         if not self.twilio.auth_token:
             _log.warning("TWILIO_AUTH_TOKEN is not set: Twilio's webhook and streams are open to loopback only")
-        elif not self.twilio.account_sid:
+        if not self.audiocodes.api_key and self.audiocodes.oauth is None:
+            _log.warning("AUDIOCODES_API_KEY is not set: AudioCodes needs a key of the API, or comes from loopback")
+        if self.twilio.auth_token and not self.twilio.account_sid:
             _log.warning("TWILIO_ACCOUNT_SID is not set: calls are hung up by closing their stream, not by REST")
 
     async def _warm_up(self) -> None:

@@ -28,12 +28,14 @@ from fastagent.connectors.leg import (
     InterruptRequested,
     LegEnded,
     MarkReached,
+    SilenceReported,
     TextReceived,
 )
 from fastagent.connectors.notices import (
     CallerSpeech,
     CallHappened,
     Failed,
+    Listening,
     Notice,
     SessionStarted,
     StateChanged,
@@ -51,6 +53,7 @@ from fastagent.gateway.speaker import Speaker
 from fastagent.gateway.traces import NoTracer, ObservedLlm, Tracer
 from fastagent.gateway.transfers import TransferPolicy
 from fastagent.gateway.turn import Turn
+from fastagent.gateway.wordless import WordlessRenderer
 from fastagent.media.barge_in import Verdict
 from fastagent.media.endpointing import SpeechEnded, SpeechPaused, SpeechResumed, SpeechStarted
 from fastagent.media.errors import SpeechError
@@ -136,6 +139,8 @@ class Session:
         state = self.machine.state.name
         self.record = SessionRecord(self.id, agent.agent_id, leg.info, datetime.now(UTC), state)
         stt, self.renderer = services.speech_for(agent) or (services.stt, services.renderer)
+        if not leg.info.voice:
+            self.renderer = WordlessRenderer()
         self.stt_name = stt.name
         self.speaker = Speaker(
             leg,
@@ -293,8 +298,11 @@ class Session:
                 case DtmfReceived(digit):
                     self.tell(CallHappened("dtmf"))
                     self._dtmf(digit)
+                    self._tell_whose_turn()  # it may have no answer: a key too many, for instance
                 case TextReceived(text):
                     self._typed(text)
+                case SilenceReported():
+                    self._silence_reported()
                 case InterruptRequested():
                     self._interrupt_on_request()
                 case ConnectionLost():
@@ -364,6 +372,13 @@ class Session:
         self.tell(Transcribed("user", text, True, self.record.turn_count + 1))
         self._start("text", lambda: self.machine.respond(text), user=text)
 
+    def _silence_reported(self) -> None:
+        if self._turn is None and not self.leg.info.voice and not self._digits.collecting and not self._ended.done():
+            self._silent()
+
+    def _tell_whose_turn(self) -> None:
+        self.tell(Listening(self._turn is None and not self._digits.collecting))
+
     def _go_away(self) -> None:
         """The connection is lost for now: what is said waits, and nobody is asked anything."""
         self._away = True
@@ -414,6 +429,7 @@ class Session:
         self._turn = Turn(self, record, think, ending=ending)
         self.services.tracer.turn_began(self, self._turn)
         self._turn_task = self._spawn(self._turn.run())
+        self._tell_whose_turn()
 
     def _open(self) -> None:
         self._time_state()
@@ -434,6 +450,7 @@ class Session:
             self._end(following.reason)
         elif not self.inbound.caller_speaks and not self._announce_next():
             self._start_silence_timer()
+            self._tell_whose_turn()
 
     def _interrupt_turn(self) -> None:
         if self._turn is not None and self._turn_task is not None:
@@ -480,6 +497,8 @@ class Session:
             return
         if self._overdue:
             self._leave_state()
+            return
+        if not self.leg.info.voice:  # whoever speaks our words knows when they were heard, and waits for an answer
             return
         self._silence = self._loop.call_later(self._no_input_timeout, self._silent)
 
@@ -628,7 +647,8 @@ class Session:
                 self._callers_turns -= 1
             else:
                 self._turn.interrupt()
-        self.tell(Transcribed("user", text, True, self.record.turn_count + 1))
+        confidence = utterance.transcript.confidence if utterance.transcript else None
+        self.tell(Transcribed("user", text, True, self.record.turn_count + 1, confidence=confidence))
         self._start("speech", lambda: self.machine.respond(text), user=text)
 
     def _not_heard(self) -> None:

@@ -52,6 +52,15 @@ class Settings(BaseSettings):
     twilio_account_sid: str | None = Field(None, alias="TWILIO_ACCOUNT_SID")
     twilio_auth_token: SecretStr | None = Field(None, alias="TWILIO_AUTH_TOKEN")
 
+    audiocodes_api_key: SecretStr | None = Field(None, alias="AUDIOCODES_API_KEY")
+    audiocodes_barge_in: bool = Field(True, alias="AUDIOCODES_BARGE_IN")
+    audiocodes_oauth_issuer: str | None = Field(None, alias="AUDIOCODES_OAUTH_ISSUER")
+    audiocodes_oauth_audience: str | None = Field(None, alias="AUDIOCODES_OAUTH_AUDIENCE")
+    audiocodes_oauth_jwks_url: str | None = Field(None, alias="AUDIOCODES_OAUTH_JWKS_URL")
+    audiocodes_oauth_introspection_url: str | None = Field(None, alias="AUDIOCODES_OAUTH_INTROSPECTION_URL")
+    audiocodes_oauth_client_id: str | None = Field(None, alias="AUDIOCODES_OAUTH_CLIENT_ID")
+    audiocodes_oauth_client_secret: SecretStr | None = Field(None, alias="AUDIOCODES_OAUTH_CLIENT_SECRET")
+
     @field_validator("trusted_proxies", "allowed_hosts", "transfer_to", "api_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -76,6 +85,13 @@ class Settings(BaseSettings):
         "public_base_url",
         "twilio_account_sid",
         "twilio_auth_token",
+        "audiocodes_api_key",
+        "audiocodes_oauth_issuer",
+        "audiocodes_oauth_audience",
+        "audiocodes_oauth_jwks_url",
+        "audiocodes_oauth_introspection_url",
+        "audiocodes_oauth_client_id",
+        "audiocodes_oauth_client_secret",
         "openai_api_key",
         "openai_base_url",
         "redis_url",

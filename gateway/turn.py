@@ -203,6 +203,7 @@ class Turn:
         if not session.speaker.speaking:
             session.hold_for_caller()
             await asyncio.sleep(0)
+        session.tell(Transcribed("agent", phrase, False, self.record.turn))
         session.speaker.say_kept(phrase)
         try:
             await session.speaker.finish()

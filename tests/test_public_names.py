@@ -18,7 +18,8 @@ def test_the_public_names_are_these() -> None:
         "StateResult": "fastagent.afsm.state",
     }
     assert fastagent.context.__all__ == ["ConversationContext"]
-    assert fastagent.telephony.__all__ == ["TwilioConnector"]
+    assert fastagent.telephony.__all__ == ["AudioCodesConnector", "AudiocodesConnector", "TwilioConnector"]
+    assert fastagent.telephony.AudioCodesConnector is fastagent.telephony.AudiocodesConnector
     assert set(fastagent.__all__) <= set(dir(fastagent))
 
 

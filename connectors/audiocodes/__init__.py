@@ -1,0 +1,1 @@
+"""AudioCodes VoiceAI Connect and Live Hub: the Bot API in both of its modes."""
