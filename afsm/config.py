@@ -6,16 +6,32 @@ the agent and reported as warnings; a value of the wrong kind is an error that n
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fastagent.afsm.errors import ConfigError, Problem
 
 MAX_DOCUMENT_BYTES = 1 << 20
 
+
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("a name has no control characters")
+    return name
+
+
 MOVE_TOOL = "update_conversation"
 """What a model calls to move the conversation on."""
 
-Name = Annotated[str, Field(min_length=1, max_length=64)]
+Name = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 Prompt = Annotated[str, Field(max_length=64 * 1024)]
 SlotKind = Literal["text", "digits", "number", "date", "time", "yes_no", "choice", "phone", "email", "spelled_name"]
 

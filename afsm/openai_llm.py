@@ -40,11 +40,16 @@ class OpenAiLlm:
 
     def _open(self) -> Any:
         if self._client is None:
-            from openai import AsyncOpenAI
+            from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
             config = self._config
             self._client = AsyncOpenAI(
-                api_key=config.api_key or "none", base_url=config.base_url, max_retries=0, timeout=config.first_token_s
+                api_key=config.api_key or "none",
+                base_url=config.base_url,
+                max_retries=0,
+                timeout=config.first_token_s,
+                # Neither a conversation nor a key goes anywhere but to the endpoint that was configured.
+                http_client=DefaultAsyncHttpxClient(follow_redirects=False, timeout=config.first_token_s),
             )
         return self._client
 
@@ -112,14 +117,14 @@ class OpenAiLlm:
 
     async def _request(self, request: LlmRequest) -> Any:
         config = self._config
-        options: dict[str, Any] = {"model": config.model, "messages": list(request.messages), **config.extra}
+        options: dict[str, Any] = {"model": config.model, "messages": list(request.messages)}
         if config.temperature is not None:
             options["temperature"] = config.temperature
         if config.max_tokens is not None:
             options[self._limit_name] = config.max_tokens
         if request.tools:
             options["tools"] = list(request.tools)
-        return await self._open().chat.completions.create(**options, stream=True)
+        return await self._open().chat.completions.create(**options, stream=True, extra_body=config.extra or None)
 
 
 def _gather(calls: dict[int, list[str]], piece: Any) -> None:

@@ -72,13 +72,17 @@ def examine_document(document: object) -> tuple[AgentConfig | None, list[Problem
     try:
         Models(api_key=None, base_url=None).check(config.llm_config)
     except (AfsmError, TypeError, ValueError) as error:
-        problems.insert(0, Problem("error", "llm_config", str(error)))
+        problems[:0] = _problems("llm_config", error)
     for name, parse in (("stt_config", stt_config), ("tts_config", tts_config)):
         try:
             parse(getattr(config, name))
         except (AfsmError, TypeError, ValueError) as error:
-            problems.insert(0, Problem("error", name, str(error)))
+            problems[:0] = _problems(name, error)
     return config, problems
+
+
+def _problems(path: str, error: Exception) -> list[Problem]:
+    return error.problems if isinstance(error, ConfigError) else [Problem("error", path, str(error))]
 
 
 class AgentFiles:

@@ -33,7 +33,7 @@ from fastagent.gateway.audiocodes import audiocodes_config
 from fastagent.gateway.auth import ApiKeys
 from fastagent.gateway.errors import error_response
 from fastagent.gateway.health import LatencyWindow
-from fastagent.gateway.http import HttpSurface, one_shape
+from fastagent.gateway.http import HttpSurface, Runner, one_shape
 from fastagent.gateway.metrics import Metrics
 from fastagent.gateway.models import Models
 from fastagent.gateway.registry import AgentRegistry
@@ -200,9 +200,7 @@ class Gateway:
         app.add_routes(HttpSurface(self).routes())
         for connection in self._connections:
             app.add_routes(connection.routes())
-        self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=5.0, auto_decompress=False
-        )
+        self._runner = Runner(app)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port, backlog=512)
         try:

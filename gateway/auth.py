@@ -55,7 +55,7 @@ class ApiKeys:
 
 
 def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()  # headers may hold any byte
 
 
 def _tokens(request: web.BaseRequest) -> list[str]:

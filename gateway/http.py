@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.typedefs import Handler
 
 from fastagent.gateway.api.agents import AgentsApi
@@ -19,13 +20,78 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_CODES = {400: "invalid_request", 404: "session_not_found", 405: "invalid_request", 413: "invalid_request"}
+_MAX_HEAD = 16 * 1024
+_HEAD_S = 10.0  # for a request's head to arrive
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection, which answers what is no HTTP in our shape, and does not wait for heads for ever."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_timer is None and self._current_request is None and not self._messages:
+            self._expect_head()
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count > before:
+            self._stop_timer()
+
+    def _expect_head(self) -> None:
+        assert isinstance(self.transport, asyncio.WriteTransport)
+        self._head_timer = asyncio.get_running_loop().call_later(_HEAD_S, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if status >= 500:
+            super().handle_error(request, status, exc, message)  # logs, and raises if an answer is on its way
+            response = error_response("internal_error", "The gateway has failed")
+        else:  # neither its bytes nor a stack: whoever sends them would fill the log
+            _log.info("a malformed request", extra={"error": type(exc).__name__})
+            large = isinstance(exc, LineTooLong) or "oo many headers" in str(exc)
+            reason = "the request's head is too large" if large else "this is no HTTP/1.1 request"
+            response = error_response("invalid_request", reason, status=431 if large else 400)
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    """Serves an application over such connections."""
+
+    def __init__(self, app: web.Application) -> None:
+        super().__init__(app, access_log=None, handle_signals=False, shutdown_timeout=5.0, auto_decompress=False)
+
+    async def _make_server(self) -> Any:
+        server = await super()._make_server()
+        server.__class__ = _Server  # the one place where aiohttp lets nobody choose
+        return server
 
 
 @web.middleware
 async def one_shape(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Whatever goes wrong has the documented shape. No request may come compressed: a small body must not become a
     large one."""
+    if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) + len(request.path_qs) > _MAX_HEAD:
+        return error_response("invalid_request", "the request's head is too large", status=431)
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         return error_response("invalid_request", "content encodings are not accepted", status=415)
     try:
@@ -33,13 +99,15 @@ async def one_shape(request: web.Request, handler: Handler) -> web.StreamRespons
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        code = "invalid_request" if error.status == 404 else _CODES.get(error.status, "invalid_request")
+        code = "invalid_request" if error.status < 500 else "internal_error"
         response = error_response(code, error.reason, status=error.status)
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
-    except asyncio.CancelledError:
-        raise
+    except (web.RequestPayloadError, ConnectionError):  # the client broke off, or framed its body wrongly
+        return error_response("invalid_request", "the body is broken")
+    except TimeoutError:
+        return error_response("timeout", "It took too long")
     except Exception:
         _log.exception(
             "a request failed", extra={"path": request.match_info.route.name or "", "method": request.method}
@@ -75,7 +143,7 @@ class HttpSurface:
                 principal = known
                 if not self._limit.admits(principal):
                     response = error_response("rate_limited", "Too many requests")
-                    response.headers["Retry-After"] = "1"
+                    response.headers["Retry-After"] = str(self._limit.wait_s(principal))
                     return response
             async with asyncio.timeout(self._gateway.settings.default_timeout_seconds):
                 return await perform(operation, request, principal)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +10,7 @@ from fastagent.afsm.endpoints import EndpointChain
 from fastagent.afsm.errors import DefinitionError
 from fastagent.afsm.llm import FaultKind, Llm
 from fastagent.afsm.openai_llm import OpenAiConfig, OpenAiLlm
+from fastagent.gateway.options import LlmOptions, options
 
 _OWN = {"api_key_env", "timeout", "fallbacks"}
 
@@ -48,21 +48,17 @@ class Models:
 
     def check(self, llm_config: dict[str, Any]) -> None:
         """Raise `DefinitionError`, `TypeError` or `ValueError` where `model_for` would."""
-        for one in [llm_config, *llm_config.get("fallbacks", [])]:
-            self._config(one)
+        self._config(llm_config)  # with its fallbacks
 
     def _config(self, given: dict[str, Any]) -> OpenAiConfig:
-        known = {field.name for field in fields(OpenAiConfig)}
-        unknown = sorted(set(given) - known - _OWN)
-        if unknown:
-            raise DefinitionError(f"llm_config: unknown {', '.join(unknown)}")
-        options = {name: value for name, value in given.items() if name in known}
-        if "timeout" in given:
-            options["first_token_s"] = float(given["timeout"])
-        named = given.get("api_key_env")
-        options.setdefault("api_key", os.environ.get(named) if named else self._api_key)
-        options.setdefault("base_url", self._base_url)
-        return OpenAiConfig(**options)
+        found = options(LlmOptions, "llm_config", given)
+        made = {name: value for name, value in found.items() if name not in _OWN}
+        if "timeout" in found:
+            made["first_token_s"] = found["timeout"]
+        named = found.get("api_key_env")
+        made.setdefault("api_key", os.environ.get(named) if named else self._api_key)
+        made.setdefault("base_url", self._base_url)
+        return OpenAiConfig(**made)
 
     async def warm_up(self, llm_configs: Iterable[dict[str, Any]]) -> None:
         """Load the client library in a thread, if any agent has a model: it takes a second."""

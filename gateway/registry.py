@@ -52,7 +52,7 @@ class AgentRegistry(Mapping[str, FastAgent]):
         Raises:
             RegistryFull: a thousand agents exist.
         """
-        digest = _hash(agent, document)
+        digest = _hash_of(repr(agent) if document is None else document)
         active = self._active.get(agent.agent_id)
         if active is not None and document is not None and active.hash == digest:
             return active
@@ -79,6 +79,14 @@ class AgentRegistry(Mapping[str, FastAgent]):
         """Return one of them."""
         return next((one for one in self._revisions.get(agent_id, ()) if one.version == version), None)
 
+    def upcoming(self, agent_id: str, document: Mapping[str, Any]) -> tuple[int, str]:
+        """Return the version and the hash that a document would get."""
+        digest, active = _hash_of(document), self._active.get(agent_id)
+        if active is not None and active.hash == digest:
+            return active.version, digest
+        revisions = self._revisions.get(agent_id)
+        return (revisions[-1].version + 1 if revisions else 1), digest
+
     def activate(self, agent_id: str, revision: Revision) -> None:
         """Give new calls this revision."""
         self._active[agent_id] = revision
@@ -89,6 +97,6 @@ class AgentRegistry(Mapping[str, FastAgent]):
         return self._active.pop(agent_id, None) is not None
 
 
-def _hash(agent: FastAgent, document: Mapping[str, Any] | None) -> str:
-    text = repr(agent) if document is None else json.dumps(document, sort_keys=True, ensure_ascii=False, default=str)
+def _hash_of(what: str | Mapping[str, Any]) -> str:
+    text = what if isinstance(what, str) else json.dumps(what, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

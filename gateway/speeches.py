@@ -3,11 +3,11 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
 from typing import Any
 
 from fastagent.afsm.errors import DefinitionError
 from fastagent.gateway.agent import FastAgent
+from fastagent.gateway.options import SttOptions, TtsOptions, options
 from fastagent.media.frame import PCMU_8K
 from fastagent.media.speech.contracts import Speech, Stt, Tts
 from fastagent.media.speech.fallback import FallbackStt, FallbackTts
@@ -18,9 +18,7 @@ _log = logging.getLogger(__name__)
 
 _STT_TIMEOUT_S = 5.0  # leaves the second recogniser its time within a recognition's ten seconds
 _OWN = frozenset({"api_key_env", "timeout", "provider"})
-_TIMEOUTS = {OpenAiSttConfig: "timeout_s", OpenAiTtsConfig: "first_byte_s"}
-
-Config = OpenAiSttConfig | OpenAiTtsConfig
+_ENDPOINT = frozenset({"api_key", "api_key_env", "base_url"})
 
 
 class Speeches:
@@ -108,7 +106,10 @@ class Speeches:
             raise DefinitionError(f"unknown provider {provider!r}; there are openai and embedded")
         if provider is not None:
             return bool(provider == "openai")
-        return self._by_default or bool(set(config) - _OWN)
+        if self._by_default or set(config) & _ENDPOINT:
+            return True
+        # A voice or a language alone is no endpoint: without one, nobody's words leave the house.
+        return bool(set(config) - _OWN) and bool(self._api_key or self._base_url)
 
     def of(self, agent: FastAgent) -> tuple[Stt, Renderer] | None:
         """Return the speech of an agent; what is wrong with its configuration is logged, and it gets the usual one."""
@@ -128,38 +129,29 @@ def stt_config(given: Mapping[str, Any], api_key: str | None = None, base_url: s
     """Return a recogniser's configuration.
 
     Raises:
-        DefinitionError: an unknown key, or a value of the wrong kind.
+        DefinitionError: an unknown key, or a value of the wrong kind; `ConfigError` with the places, if they are known.
     """
-    options = _options(OpenAiSttConfig, "stt_config", given, api_key, base_url)
-    options.setdefault("timeout_s", _STT_TIMEOUT_S)
-    return OpenAiSttConfig(**options)
+    made = _with_endpoint(options(SttOptions, "stt_config", given), "timeout_s", api_key, base_url)
+    made.setdefault("timeout_s", _STT_TIMEOUT_S)
+    return OpenAiSttConfig(**made)
 
 
 def tts_config(given: Mapping[str, Any], api_key: str | None = None, base_url: str | None = None) -> OpenAiTtsConfig:
     """Return a synthesiser's configuration; raises as `stt_config`."""
-    return OpenAiTtsConfig(**_options(OpenAiTtsConfig, "tts_config", given, api_key, base_url))
+    return OpenAiTtsConfig(
+        **_with_endpoint(options(TtsOptions, "tts_config", given), "first_byte_s", api_key, base_url)
+    )
 
 
-def _options(
-    kind: type[Config], name: str, given: Mapping[str, Any], api_key: str | None, base_url: str | None
-) -> dict[str, Any]:
-    defaults = {field.name: field.default for field in fields(kind)}
-    unknown = sorted(set(given) - set(defaults) - _OWN)
-    if unknown:
-        raise DefinitionError(f"{name}: unknown {', '.join(unknown)}; known are {', '.join(sorted(defaults))}")
-    options = {key: value for key, value in given.items() if key in defaults}
-    for key, value in options.items():
-        default = defaults[key]
-        number = isinstance(default, (int, float)) and not isinstance(default, bool)
-        wanted = (int, float) if number else type(default) if isinstance(default, (bool, str)) else (str, dict)
-        if not isinstance(value, wanted) or (number and isinstance(value, bool)):
-            raise DefinitionError(f"{name}.{key}: {value!r:.80} is of the wrong kind")
-    if "timeout" in given:
-        options[_TIMEOUTS[kind]] = float(given["timeout"])
-    named = given.get("api_key_env")
-    token = os.environ.get(str(named)) if named else api_key
+def _with_endpoint(found: dict[str, Any], timeout: str, api_key: str | None, base_url: str | None) -> dict[str, Any]:
+    """Return the dataclass's options: `timeout` under its own name, key and address of the environment by default."""
+    made = {key: value for key, value in found.items() if key not in _OWN}
+    if "timeout" in found:
+        made[timeout] = found["timeout"]
+    named = found.get("api_key_env")
+    token = os.environ.get(named) if named else api_key
     if token:
-        options.setdefault("api_key", token)
+        made.setdefault("api_key", token)
     if base_url:
-        options.setdefault("base_url", base_url)
-    return options
+        made.setdefault("base_url", base_url)
+    return made

@@ -1,11 +1,14 @@
 """Agents over REST: configurations as immutable revisions."""
 
+import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from fastagent.afsm import diagram
+from fastagent.afsm.config import AgentConfig
 from fastagent.afsm.errors import Problem
 from fastagent.afsm.proofs import check
 from fastagent.gateway.agent import FastAgent
@@ -17,7 +20,17 @@ from fastagent.gateway.registry import RegistryFull, Revision
 if TYPE_CHECKING:
     from fastagent.gateway.app import Gateway
 
-_SECRETS = frozenset({"api_key", "bearer", "authorization", "password", "token"})
+_SECRET = re.compile(r"api[_-]?key|authorization|bearer|cookie|credential|passw|secret|signature|token", re.IGNORECASE)
+_NO_SECRET = re.compile(r".*_env|max_(completion_)?tokens|(first|between)_tokens?_s", re.IGNORECASE)
+_PLAIN_HEADERS = frozenset({"accept", "accept-language", "content-type", "user-agent", "idempotency-key"})
+_IN_QUERY = re.compile(r"([?&][^=&#]*(?:key|auth|passw|secret|sig|token)[^=&#]*=)[^&#]*", re.IGNORECASE)
+_USER_IN_URL = re.compile(r"(^[a-z]+://)[^/?#@]*@", re.IGNORECASE)
+_MASK = "***"
+_FATAL = frozenset(
+    {"config", "template", "expression"}
+)  # errors of the other rules are the machine's: it runs with them
+_MAX_SHOWN = 100
+_MAX_DRAWN = 1000  # ways in a picture: laying them out takes the square of them
 
 
 class _ConfigQuery(BaseModel):
@@ -50,7 +63,7 @@ class AgentsApi:
             Operation(
                 "POST", config, "postConfig", "Make a new revision and activate it", self._post, "agents",
                 {200: m.ConfigAccepted, 201: m.ConfigAccepted, 422: m.Error},
-                query=_ConfigQuery, errors=("version_conflict", "capacity_exceeded"),
+                query=_ConfigQuery, document=AgentConfig, errors=("version_conflict", "capacity_exceeded"),
             ),
             Operation(
                 "GET", config, "getConfig", "Show a configuration", self._get, "agents", {200: m.ConfigDocument},
@@ -66,7 +79,7 @@ class AgentsApi:
             ),
             Operation(
                 "GET", "/agents/{agent_id}/diagram", "getDiagram", "Draw the machine", self._diagram, "agents",
-                {200: "image/svg+xml"}, query=_DiagramQuery, errors=found,
+                {200: ("image/svg+xml", "text/plain")}, query=_DiagramQuery, errors=found,
             ),
             Operation(
                 "DELETE", "/agents/{agent_id}", "deleteAgent", "Forget an agent; its live calls go on", self._delete,
@@ -96,15 +109,18 @@ class AgentsApi:
     async def _post(self, call: Call) -> Answer:
         agent_id, registry = _agent_id(call), self._gateway.agents
         document = await body_of(call.request)
-        agent, warnings = self._examined(agent_id, document, strict=call.query.strict)
+        # Proofs on two hundred states take their time, which live calls shall not wait for.
+        agent, warnings = await asyncio.to_thread(self._examined, agent_id, document, strict=call.query.strict)
         active = registry.active(agent_id)
-        wanted = call.request.headers.get("If-Match")
-        if wanted is not None and (active is None or wanted.strip().strip('"') not in ("*", active.hash)):
+        wanted = call.request.headers.getall("If-Match", [])
+        if wanted and (active is None or not _matches(",".join(wanted), active.hash)):
             now = active.hash if active else None
             raise ApiError("version_conflict", "the active revision is another one", {"hash": now})
         if call.query.dry_run:
-            version = active.version + 1 if active else 1
-            shown = models.ConfigAccepted(agent_id=agent_id, version=version, hash="", warnings=warnings, dry_run=True)
+            version, digest = registry.upcoming(agent_id, document)
+            shown = models.ConfigAccepted(
+                agent_id=agent_id, version=version, hash=digest, warnings=warnings, dry_run=True
+            )
             return Answer(shown)
         try:
             revision = registry.add(agent, document)
@@ -119,14 +135,17 @@ class AgentsApi:
         """Return the agent that a document describes; nothing of a wrong one is taken."""
         config, problems = examine_document(document)
         if config is not None:
-            problems = [*self._gateway.guard(config), *problems]
-        wrong = [one for one in problems if one.severity == "error" and one.rule != "undefined-target"]
-        if config is None or any(not _of_proofs(one) for one in wrong):
+            problems = [*self._gateway.guard(config), *_still_masked(document, ""), *problems]
+        wrong = [one for one in problems if one.severity == "error"]
+        if config is None or any(one.rule in _FATAL for one in wrong):
             raise ApiError("invalid_request", "the configuration is wrong", _shown(wrong))
         warnings = [one for one in problems if one.severity != "note"]
         if strict and warnings:
             raise ApiError("invalid_request", "strict: the configuration has problems", _shown(warnings), status=422)
-        return FastAgent.from_config(agent_id, config), [str(one) for one in warnings]
+        shown = [str(one)[:500] for one in warnings[:_MAX_SHOWN]]
+        if len(warnings) > _MAX_SHOWN:
+            shown.append(f"and {len(warnings) - _MAX_SHOWN} more")
+        return FastAgent.from_config(agent_id, config), shown
 
     def _revision(self, call: Call, version: int | None) -> Revision:
         registry, agent_id = self._gateway.agents, _agent_id(call)
@@ -167,21 +186,21 @@ class AgentsApi:
     async def _rollback(self, call: Call) -> Answer:
         agent_id, revision = _agent_id(call), self._revision(call, call.body.version)
         self._gateway.agents.activate(agent_id, revision)
-        return Answer(
-            models.ConfigAccepted(agent_id=agent_id, version=revision.version, hash=revision.hash, warnings=[])
-        )
+        accepted = models.ConfigAccepted(agent_id=agent_id, version=revision.version, hash=revision.hash, warnings=[])
+        return Answer(accepted, headers={"ETag": f'"{revision.hash}"'})
 
     async def _diagram(self, call: Call) -> web.StreamResponse:
         revision = self._revision(call, call.query.version)
         if revision.document is None:
             raise ApiError("agent_not_found", "this agent was made in Python and has no document")
-        config, _ = examine_document(dict(revision.document))
-        assert config is not None
-        problems = check(config)
+        config = AgentConfig.model_validate(dict(revision.document))
+        if call.query.format == "svg" and sum(len(config.targets_of(state)) for state in config.states) > _MAX_DRAWN:
+            raise ApiError("invalid_request", "there are too many transitions for a picture; format=mermaid has them")
+        text = await asyncio.to_thread(_drawn, config, call.query.format)
         if call.query.format == "mermaid":
-            return web.Response(text=diagram.mermaid(config, problems), content_type="text/plain")
+            return web.Response(text=text, content_type="text/plain")
         return web.Response(
-            text=diagram.svg(config, problems),
+            text=text,
             content_type="image/svg+xml",
             headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
         )
@@ -203,23 +222,58 @@ def _source(revision: Revision) -> Any:
     return "python" if revision.document is None else "document"
 
 
-def _of_proofs(problem: Problem) -> bool:
-    """Whether a problem is one of the machine, which runs all the same, and not of the document."""
-    return bool(problem.rule)
+def _matches(wanted: str, digest: str) -> bool:
+    """Whether `If-Match` has a revision's entity tag (RFC 9110, 13.1.1), quoted or not."""
+    return any(one.strip().strip('"') in ("*", digest) for one in wanted.split(","))
+
+
+def _drawn(config: AgentConfig, form: str) -> str:
+    problems = check(config)
+    return diagram.mermaid(config, problems) if form == "mermaid" else diagram.svg(config, problems)
 
 
 def _shown(problems: list[Problem]) -> list[dict[str, Any]]:
+    """What is echoed is short."""
     return [
-        {"path": one.path, "message": one.message, "severity": one.severity, "rule": one.rule, "hint": one.hint}
-        for one in problems[:100]
+        {
+            "path": one.path[:200],
+            "message": one.message[:500],
+            "severity": one.severity,
+            "rule": one.rule,
+            "hint": one.hint[:500],
+        }
+        for one in problems[:_MAX_SHOWN]
     ]
 
 
-def _masked(value: Any) -> Any:
-    """A document without its secrets."""
+def _masked(value: Any, within: str = "") -> Any:
+    """A document without its secrets: whatever is named like one, every header but the plainest, keys in addresses."""
     if isinstance(value, dict):
         return {
-            name: "***" if name.lower() in _SECRETS and isinstance(one, str) else _masked(one)
+            name: _MASK if isinstance(one, str) and one and _is_secret(name, within) else _masked(one, name)
             for name, one in value.items()
         }
-    return [_masked(one) for one in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_masked(one, within) for one in value]
+    if isinstance(value, str) and within.endswith("url"):
+        return _USER_IN_URL.sub(rf"\g<1>{_MASK}@", _IN_QUERY.sub(rf"\g<1>{_MASK}", value))
+    return value
+
+
+def _is_secret(name: str, within: str) -> bool:
+    if within.lower() in ("headers", "extra_headers"):
+        return name.lower() not in _PLAIN_HEADERS
+    return bool(_SECRET.search(name)) and not _NO_SECRET.fullmatch(name)
+
+
+def _still_masked(value: Any, path: str, name: str = "", within: str = "") -> list[Problem]:
+    """What was shown masked and comes back as it was shown: nobody knows the secret any more."""
+    if isinstance(value, dict):
+        inner = [(f"{path}.{key}" if path else key, key, name, one) for key, one in value.items()]
+    elif isinstance(value, list):
+        inner = [(f"{path}[{at}]", name, within, one) for at, one in enumerate(value)]
+    else:
+        if value != _MASK or not _is_secret(name, within):
+            return []
+        return [Problem("error", path, "this is a masked secret: give it again, or name its variable in api_key_env")]
+    return [problem for where, key, around, one in inner for problem in _still_masked(one, where, key, around)]

@@ -17,16 +17,20 @@ OPENAI = "https://api.openai.com/v1"
 def forbidden(config: AgentConfig, addresses: Addresses, own_base_url: str | None) -> list[Problem]:
     """Return the problems: endpoints outside FASTAGENT_ALLOWED_HOSTS, and variables that hold no secret for agents."""
     found: list[Problem] = []
+    # Where the environment names another endpoint, its key is that one's, and OpenAI is an address like any other.
+    own = (None, own_base_url or OPENAI)
     for name in ("llm_config", "stt_config", "tts_config"):
-        found += _endpoint(name, getattr(config, name), addresses, {own_base_url, OPENAI, None})
+        found += _endpoint(name, getattr(config, name), addresses, own)
         fallbacks = getattr(config, name).get("fallbacks", [])
         for at, one in enumerate(fallbacks if isinstance(fallbacks, list) else ()):
             if isinstance(one, Mapping):
-                found += _endpoint(f"{name}.fallbacks[{at}]", one, addresses, {own_base_url, OPENAI, None})
+                found += _endpoint(f"{name}.fallbacks[{at}]", one, addresses, own)
     return found
 
 
-def _endpoint(path: str, config: Mapping[str, Any], addresses: Addresses, own: set[str | None]) -> Iterator[Problem]:
+def _endpoint(
+    path: str, config: Mapping[str, Any], addresses: Addresses, own: tuple[str | None, ...]
+) -> Iterator[Problem]:
     base_url, variable = config.get("base_url"), config.get("api_key_env")
     if base_url not in own and not _allowed(base_url, addresses):
         yield Problem("error", f"{path}.base_url", "this address is not in FASTAGENT_ALLOWED_HOSTS")

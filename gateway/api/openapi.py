@@ -17,11 +17,16 @@ _ID = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"}
 
 Schema = dict[str, Any]
 
+_ERROR_HEADERS: dict[int, Schema] = {
+    401: {"WWW-Authenticate": {"description": "`Bearer`", "schema": {"type": "string"}}},
+    429: {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}},
+}
+
 
 def openapi(operations: Iterable[Operation], version: str) -> Schema:
     """Return the document."""
     table = list(operations)
-    given = {model for one in table for model in (one.body,) if model}
+    given = {model for one in table for model in (one.body, one.document) if model}
     answered = {model for one in table for model in one.answers.values() if isinstance(model, type)} | {Error}
     modes: list[tuple[type[BaseModel], Any]] = [
         *((model, "validation") for model in sorted(given, key=lambda m: m.__name__)),
@@ -57,8 +62,9 @@ def _operation(one: Operation, references: dict[Any, Schema]) -> Schema:
         "responses": {},
         "security": [{"bearer": []}] if one.secured else [{}],
     }
-    if one.body is not None:
-        schema = references[one.body, "validation"]
+    body = one.body or one.document
+    if body is not None:
+        schema = references[body, "validation"]
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     for status, model in one.answers.items():
         found["responses"][str(status)] = _answer(model, references)
@@ -67,18 +73,20 @@ def _operation(one: Operation, references: dict[Any, Schema]) -> Schema:
             found["responses"][str(status)] = {
                 "description": ", ".join(f"`{code}`" for code in codes),
                 "content": {"application/json": {"schema": references[Error, "serialization"]}},
+                **({"headers": _ERROR_HEADERS[status]} if status in _ERROR_HEADERS else {}),
             }
     return found
 
 
-def _answer(model: type[BaseModel] | str | None, references: dict[Any, Schema]) -> Schema:
+def _answer(model: type[BaseModel] | tuple[str, ...], references: dict[Any, Schema]) -> Schema:
     if isinstance(model, type):
         about = " ".join((model.__doc__ or model.__name__).split())
         return {
             "description": about,
             "content": {"application/json": {"schema": references[model, "serialization"]}},
         }
-    return {"description": "the document", "content": {model or "text/plain": {"schema": {"type": "string"}}}}
+    shapes = {kind: {"type": "object" if kind == "application/json" else "string"} for kind in model}
+    return {"description": "the document", "content": {kind: {"schema": shape} for kind, shape in shapes.items()}}
 
 
 def _path_parameters(path: str) -> list[Schema]:

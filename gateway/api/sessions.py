@@ -1,5 +1,6 @@
 """Sessions over REST: what runs, what was said, and a hand on it."""
 
+import logging
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from fastagent.gateway.app import Gateway
 
 
+_log = logging.getLogger(__name__)
+
+
 class _ListQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
     limit: int = Field(100, ge=1, le=1000)
@@ -28,6 +32,7 @@ class _ListQuery(BaseModel):
 class _DeleteQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
     goodbye: bool = Field(False, description="say the agent's goodbye before")
+    grace_ms: int | None = Field(None, ge=0, le=8000, description="the goodbye, for so long at most")
     reason: str = Field("", max_length=256, description="for the log")
 
 
@@ -118,7 +123,13 @@ class SessionsApi:
         record = self._record(call)
         session = self._gateway.sessions.live(record.session_id)
         if session is not None:
-            session.close(HangupReason.TERMINATED, session.agent.goodbye if call.query.goodbye else "")
+            query = call.query
+            _log.info("session is ended by the API", extra={"session_id": session.id, "detail": query.reason})
+            says = query.goodbye if query.grace_ms is None else query.grace_ms > 0
+            session.close(HangupReason.TERMINATED, session.agent.goodbye if says else "")
+            if says and query.grace_ms is not None:
+                await self._gateway.sessions.ended(session, query.grace_ms / 1000)
+                session.close(HangupReason.TERMINATED, "")
             await self._gateway.sessions.ended(session)
         return Answer(models.Done(success=True, message="Session terminated successfully"))
 

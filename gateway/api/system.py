@@ -1,6 +1,5 @@
 """The gateway itself over HTTP: health, readiness, metrics, and the description of its own API."""
 
-import hmac
 import json
 from functools import cached_property
 from importlib.resources import files
@@ -12,6 +11,7 @@ from jinja2 import Environment, select_autoescape
 from fastagent.gateway.api import models
 from fastagent.gateway.api.openapi import SERVER_MESSAGES, asyncapi, openapi
 from fastagent.gateway.api.operations import Answer, Call, Operation
+from fastagent.gateway.auth import ApiKeys
 from fastagent.gateway.errors import error_response
 from fastagent.gateway.settings import secret
 
@@ -26,6 +26,8 @@ class SystemApi:
 
     def __init__(self, gateway: "Gateway") -> None:
         self._gateway = gateway
+        token = secret(gateway.settings.metrics_token)
+        self._metrics_keys = None if token is None else ApiKeys([token], "auto")
         self.table: list[Operation] = []
         """All operations of the gateway, to be described."""
 
@@ -41,17 +43,19 @@ class SystemApi:
             Operation("GET", "/readyz", "readyz", "Calls are taken", self._readyz, "system", ready, secured=False),
             Operation(
                 "GET", "/metrics", "metrics", "Prometheus metrics; with FASTAGENT_METRICS_TOKEN they need it",
-                self._metrics, "system", {200: "text/plain"}, secured=False, errors=("authentication_failed",),
+                self._metrics, "system", {200: ("text/plain",)}, secured=False, errors=("authentication_failed",),
             ),
             Operation(
                 "GET", "/openapi.json", "openapi", "This description", self._openapi, "system",
-                {200: "application/json"}, secured=False,
+                {200: ("application/json",)}, secured=False,
             ),
             Operation(
                 "GET", "/asyncapi.json", "asyncapi", "The description of the WebSocket", self._asyncapi, "system",
-                {200: "application/json"}, secured=False,
+                {200: ("application/json",)}, secured=False,
             ),
-            Operation("GET", "/docs", "docs", "Both, to read", self._docs, "system", {200: "text/html"}, secured=False),
+            Operation(
+                "GET", "/docs", "docs", "Both, to read", self._docs, "system", {200: ("text/html",)}, secured=False
+            ),
         ]  # fmt: skip
 
     async def _health(self, call: Call) -> Answer:
@@ -66,14 +70,11 @@ class SystemApi:
         return Answer(models.Status(status=status), 200 if status in ("healthy", "degraded") else 503)
 
     async def _metrics(self, call: Call) -> web.StreamResponse:
-        token = secret(self._gateway.settings.metrics_token)
-        if token is not None:
-            given = call.request.headers.get("Authorization", "")
-            if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), f"Bearer {token}".encode()):
-                self._gateway.auth_failed("metrics")
-                response = error_response("authentication_failed", "The metrics need their token")
-                response.headers["WWW-Authenticate"] = "Bearer"
-                return response
+        if self._metrics_keys is not None and self._metrics_keys.principal(call.request) is None:
+            self._gateway.auth_failed("metrics")
+            response = error_response("authentication_failed", "The metrics need their token")
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
         return web.Response(
             body=self._gateway.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )

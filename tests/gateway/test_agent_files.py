@@ -42,8 +42,9 @@ def test_files_are_loaded_and_loaded_again_when_they_change(tmp_path: Path) -> N
     assert [agent.agent_id for agent, _ in files.changed()] == ["one", "two"]
     assert list(files.changed()) == []
     write(tmp_path / "one.yaml", SMALL.replace("yes", "true").replace("Hello", "Hi"), 2)
-    (again,) = files.changed()
+    ((again, document),) = files.changed()
     assert again.agent_id == "one"
+    assert document["states"][0]["say"] == "Hi."
 
 
 def test_a_broken_file_is_told_and_leaves_its_agent_as_it_was(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
