@@ -22,6 +22,7 @@ from fastagent.connectors.host import Recalled
 from fastagent.connectors.leg import CallLeg, HangupReason
 from fastagent.connectors.trust import networks
 from fastagent.connectors.twilio.connector import TwilioConfig, TwilioConnection
+from fastagent.connectors.webrtc.connector import WebRtcConfig, WebRtcConnection
 from fastagent.connectors.websocket.connector import SocketConfig, SocketConnection
 from fastagent.gateway import phrases
 from fastagent.gateway.addresses import Addresses
@@ -132,7 +133,7 @@ class Gateway:
         self._addresses = Addresses(self.settings.allowed_hosts)
         self._web = GuardedClient(self._addresses)
         self._services: Services | None = None
-        self._connections: list[TwilioConnection | SocketConnection | AudiocodesConnection] = []
+        self._connections: list[TwilioConnection | SocketConnection | WebRtcConnection | AudiocodesConnection] = []
         self._runner: web.AppRunner | None = None
         self._warming: asyncio.Task[None] | None = None
         self._draining = False
@@ -195,6 +196,7 @@ class Gateway:
             TwilioConnection(self.twilio, self),
             AudiocodesConnection(self.audiocodes, self),
             SocketConnection(self._socket_config(), self),
+            WebRtcConnection(WebRtcConfig(error_response, self.settings.ice_servers), self),
         ]
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[one_shape])
         app.add_routes(HttpSurface(self).routes())

@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     transfer_to: Annotated[tuple[str, ...], NoDecode] = Field((), alias="FASTAGENT_TRANSFER_TO")
     transfers_per_hour: int = Field(60, alias="FASTAGENT_TRANSFERS_PER_HOUR", ge=0)
 
+    ice_servers: Annotated[tuple[str, ...], NoDecode] = Field((), alias="FASTAGENT_ICE_SERVERS")
     otel_endpoint: str | None = Field(None, alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     otel_service: str = Field("fastagent", alias="OTEL_SERVICE_NAME")
 
@@ -61,7 +62,7 @@ class Settings(BaseSettings):
     audiocodes_oauth_client_id: str | None = Field(None, alias="AUDIOCODES_OAUTH_CLIENT_ID")
     audiocodes_oauth_client_secret: SecretStr | None = Field(None, alias="AUDIOCODES_OAUTH_CLIENT_SECRET")
 
-    @field_validator("trusted_proxies", "allowed_hosts", "transfer_to", "api_keys", mode="before")
+    @field_validator("trusted_proxies", "allowed_hosts", "transfer_to", "api_keys", "ice_servers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """A list is separated by commas."""
