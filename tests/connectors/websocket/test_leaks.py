@@ -5,7 +5,7 @@ import gc
 import os
 from itertools import count
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from fastagent.connectors.websocket.connector import SocketConnection

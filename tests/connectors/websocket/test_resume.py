@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fastagent.connectors.leg import ConnectionBack, ConnectionLost
+from fastagent.connectors.leg import ConnectionBack, ConnectionLost, LegEvent
 from fastagent.gateway.app import Gateway
 from fastagent.gateway.session import Session
 from tests.connectors.websocket.client import (
@@ -251,7 +251,12 @@ async def test_the_session_is_told_of_the_loss_and_of_the_return() -> None:
             leg: Any = session_of(clients.gateway).leg
             seen: list[Any] = []
             put = leg._events.put
-            leg._events.put = lambda event: (seen.append(event), put(event))[1]
+
+            def see(event: LegEvent) -> bool:
+                seen.append(event)
+                return bool(put(event))
+
+            leg._events.put = see
             client.drop()
             await lost(clients.gateway)
         async with clients.connect(started["session_id"]) as back:
