@@ -142,7 +142,11 @@ SERVER_MESSAGES: dict[str, tuple[str, Schema]] = {
     ),
     "session_ended": (
         "The session is over; the socket is closed soon after.",
-        {"reason": {"type": "string"}, "duration_seconds": {"type": "number"}},
+        {
+            "reason": {"type": "string"},
+            "duration_seconds": {"type": "number"},
+            "detail": {"type": ["string", "null"]},
+        },
     ),
     "error": (
         "Something was wrong; the socket stays usable unless it is closed.",
@@ -189,7 +193,10 @@ def asyncapi(version: str) -> Schema:
     schemas, definitions = msgspec.json.schema_components(
         messages.CLIENT.values(), ref_template="#/components/schemas/{name}"
     )
-    sent = {name: _envelope(name, schema) for name, schema in zip(messages.CLIENT, schemas, strict=True)}
+    sent = {
+        name: {**_envelope(name, schema), "summary": " ".join((form.__doc__ or "").split())}
+        for (name, form), schema in zip(messages.CLIENT.items(), schemas, strict=True)
+    }
     received = {
         name: {**_envelope(name, {"type": "object", "properties": shape}), "summary": about}
         for name, (about, shape) in SERVER_MESSAGES.items()
@@ -223,6 +230,7 @@ def _envelope(name: str, payload: Schema) -> Schema:
         "type": {"const": name},
         "payload": payload,
         "session_id": {"type": ["string", "null"]},
-        "timestamp": {"type": "number"},
+        "timestamp": {"type": "number", "description": "seconds since 1970"},
+        "timestamp_ms": {"type": "integer", "description": "from the server"},
     }
     return {"name": name, "payload": {"type": "object", "properties": properties, "required": ["type", "payload"]}}
