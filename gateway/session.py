@@ -383,11 +383,14 @@ class Session:
         """The connection is lost for now: what is said waits, and nobody is asked anything."""
         self._away = True
         self._stop_silence_timer()
+        self.speaker.away = True
         if self.speaker.speaking:
             self.speaker.pause()
+        else:
+            self.speaker.hold()  # what a turn under way is about to say, its filler too
 
     def _come_back(self) -> None:
-        self._away = False
+        self._away = self.speaker.away = False
         self.speaker.resume()
         if self._turn is None:
             self._start_silence_timer()

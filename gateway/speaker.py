@@ -37,6 +37,8 @@ class Speaker:
         self._audio = leg.info.output
         self._loop = asyncio.get_running_loop()
         self._moved = asyncio.Event()
+        self.away = False
+        """Whether nobody is there to listen: answers are held back before their first sound."""
         self._fresh, self._flushed = True, False
 
     @property
@@ -50,6 +52,8 @@ class Speaker:
         """Start a new answer."""
         self.playout.begin()
         self._fresh, self._flushed = True, False
+        if self.away:
+            self.hold()
 
     async def say(self, text: str) -> None:
         """Render a text sentence by sentence and write it to the answer; the first sentence goes out at once.

@@ -231,6 +231,20 @@ async def test_reports_reach_marks_once_and_in_order(reports: list[tuple[str, fl
     await one.leg.aclose(HangupReason.COMPLETED)
 
 
+async def test_a_client_that_has_reported_once_is_not_second_guessed_by_the_clock() -> None:
+    one = SocketHarness()
+    events = await spoken(one)
+    played(one, "utt_1", 0)
+    one.leg.send_audio(bytes(6400))
+    one.leg.send_mark("2:200")
+    await asyncio.sleep(5)
+    assert events.marks == []
+    played(one, "utt_2", 200)
+    await asyncio.sleep(0)
+    assert events.marks == ["1:200", "1:400", "2:200"]
+    await one.leg.aclose(HangupReason.COMPLETED)
+
+
 async def test_a_report_of_what_was_cleared_proves_nothing() -> None:
     one = SocketHarness()
     events = await spoken(one)
@@ -333,6 +347,19 @@ async def test_session_ended_is_the_last_word_and_errors_may_follow() -> None:
     assert one.messages[2]["payload"]["code"] == "session_not_found"
     await one.leg.aclose(HangupReason.MAX_DURATION)
     assert one._line.farewell == (1000, b"")
+
+
+async def test_audio_does_not_slip_in_behind_the_last_word_on_a_slow_wire() -> None:
+    one = SocketHarness()
+    one.stall()
+    one.leg.send_audio(bytes(640))
+    ending = asyncio.create_task(one.leg.hang_up(HangupReason.COMPLETED))
+    await asyncio.sleep(0.1)
+    one.leg.send_audio(bytes(640))
+    one.flow()
+    await ending
+    assert [message["type"] for message in one.messages] == ["audio_response", "session_ended"]
+    await one.leg.aclose(HangupReason.COMPLETED)
 
 
 @pytest.mark.parametrize(
