@@ -46,7 +46,7 @@ class _Connection(web.RequestHandler):
             self._stop_timer()
 
     def _expect_head(self) -> None:
-        assert isinstance(self.transport, asyncio.WriteTransport)
+        assert self.transport is not None  # uvloop's are no asyncio.Transport
         self._head_timer = asyncio.get_running_loop().call_later(_HEAD_S, self.transport.abort)
 
     def _stop_timer(self) -> None:

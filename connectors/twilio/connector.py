@@ -251,7 +251,7 @@ class TwilioConnection:
         protocol: TwilioProtocol,
         started: StreamStarted,
         call: Announced,
-        transport: asyncio.BaseTransport | None,
+        transport: asyncio.Transport | None,
     ) -> None:
         info = CallInfo(
             provider=self.name,

@@ -34,7 +34,7 @@ class TwilioLeg:
         *,
         end_call: Callable[[], Awaitable[None]] | None,
         redirect: Callable[[str], Awaitable[None]] | None = None,
-        transport: asyncio.BaseTransport | None = None,
+        transport: asyncio.Transport | None = None,
     ) -> None:
         self.info = info
         self.frames_dropped = 0
@@ -42,7 +42,7 @@ class TwilioLeg:
         self._end_call, self._redirect = end_call, redirect
         self._transferring = False
         self.capabilities: frozenset[Capability] = frozenset({"transfer"} if redirect is not None else ())
-        self._transport = transport if isinstance(transport, asyncio.WriteTransport) else None
+        self._transport = transport
         self._early: list[tuple[bytes, int | None]] = []  # audio that came before anybody listened
         self._inbound: InboundSink | None = None
         self._events = LegEvents()

@@ -57,7 +57,7 @@ class Line:
     """
 
     socket: web.WebSocketResponse
-    transport: asyncio.BaseTransport | None
+    transport: asyncio.Transport | None
     reading: asyncio.Timeout | None = None
     """The reader's deadline, while it reads."""
     farewell: tuple[int, bytes] | None = None
@@ -92,7 +92,7 @@ class Line:
 
     def abort(self) -> None:
         """Cut it off."""
-        if isinstance(self.transport, asyncio.WriteTransport):
+        if self.transport is not None:  # uvloop's are no asyncio.Transport
             self.transport.abort()
 
 
