@@ -1,0 +1,110 @@
+"""Who is heard at all: trusted networks, scanners, and how many requests a source may send (S17)."""
+
+import ipaddress
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+LOOPBACK: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+_SCANNERS = ("friendly-scanner", "sipvicious", "sip-scan", "sundayddr", "pplsip", "vaxsipuseragent", "sipcli")
+_MAX_SOURCES = 10_000
+_FAILURES = 10
+_FAILURE_WINDOW_S = 60.0
+_BANNED_S = 600.0
+
+
+def is_scanner(user_agent: str) -> bool:
+    """Whether a User-Agent is one of the tools that look for open gateways."""
+    name = user_agent.lower()
+    return any(scanner in name for scanner in _SCANNERS)
+
+
+def is_trusted(host: str, networks: Iterable[Network]) -> bool:
+    """Whether a packet's source is in one of the networks."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Tokens that come back with time."""
+
+    size: float
+    per_s: float
+    level: float
+    at: float
+
+    def take(self, now: float) -> bool:
+        """Take one, if there is one."""
+        self.level = min(self.size, self.level + (now - self.at) * self.per_s)
+        self.at = now
+        if self.level < 1:
+            return False
+        self.level -= 1
+        return True
+
+
+@dataclass(slots=True)
+class _Source:
+    bucket: Bucket
+    failures: list[float] = field(default_factory=list)
+    banned_until: float = 0.0
+
+
+class Admission:
+    """The door.
+
+    Args:
+        trusted: peers that have only the global bucket.
+        per_source: requests in two seconds from one address.
+        overall: requests in two seconds from everywhere.
+    """
+
+    def __init__(self, trusted: tuple[Network, ...], *, per_source: int = 30, overall: int = 2000) -> None:
+        self._trusted, self._per_source = trusted, per_source
+        self._all = Bucket(overall, overall / 2, overall, 0.0)
+        self._sources: OrderedDict[str, _Source] = OrderedDict()
+        self.dropped: Counter[str] = Counter()
+        """Messages that got no answer, by reason."""
+
+    def admits(self, host: str, now: float) -> bool:
+        """Whether a request from there is looked at."""
+        if not is_trusted(host, self._trusted):
+            source = self._source(host, now)
+            if now < source.banned_until:
+                return self._drop("banned")
+            if not source.bucket.take(now):
+                return self._drop("source_rate")
+        return True
+
+    def admits_any(self, now: float) -> bool:
+        """Whether there is room for another request that belongs to no call."""
+        return self._all.take(now) or self._drop("rate")
+
+    def failed(self, host: str, now: float) -> None:
+        """A password was wrong: ten in a minute, and the address is not heard for ten."""
+        if is_trusted(host, self._trusted):
+            return
+        source = self._source(host, now)
+        source.failures = [*(at for at in source.failures if at > now - _FAILURE_WINDOW_S), now]
+        if len(source.failures) >= _FAILURES:
+            source.banned_until, source.failures = now + _BANNED_S, []
+
+    def _source(self, host: str, now: float) -> _Source:
+        source = self._sources.pop(host, None)
+        if source is None:
+            source = _Source(Bucket(self._per_source, self._per_source / 2, self._per_source, now))
+        self._sources[host] = source
+        while len(self._sources) > _MAX_SOURCES:  # forged addresses must not fill the memory
+            self._sources.popitem(last=False)
+        return source
+
+    def _drop(self, reason: str) -> bool:
+        self.dropped[reason] += 1
+        return False

@@ -1,0 +1,374 @@
+"""Offer and answer (RFC 3264) for the one audio stream of a call.
+
+`MediaSession` is one call's side of it. What is agreed changes only when an answer is complete: an offer that is
+refused, theirs or ours, leaves everything as it was.
+
+    take_offer(theirs) -> our answer          the other side offers
+    make_offer()  ...  take_answer(theirs)    we offer; withdraw() when it was refused
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from fastagent.connectors.sip.crypto import choose_crypto, format_crypto, new_key, parse_crypto
+from fastagent.connectors.sip.grammar import NUMBER, Malformed
+from fastagent.connectors.sip.media import Capabilities, Codec, Crypto, Direction, NegotiatedMedia
+from fastagent.connectors.sip.sdp import (
+    Attributes,
+    MediaLine,
+    Origin,
+    SessionDescription,
+    is_nowhere,
+    parse_sdp,
+    usable_host,
+)
+
+_PLAIN = ("RTP/AVP", "RTP/AVPF")
+_SECURE = ("RTP/SAVP", "RTP/SAVPF")
+_PTIMES = (10, 20, 30, 40, 60)
+_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+_DTMF = {8000: 101, 16000: 103, 48000: 102}  # our offers' number of telephone-event, by clock
+
+
+class NotAcceptable(Exception):
+    """No stream of an offer can be had: 488. The text goes into the Warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What we take of an offer."""
+
+    index: int
+    codec: Codec
+    payload_type: str
+    dtmf: str | None
+    crypto: Crypto | None
+
+
+class MediaSession:
+    """One call's media as agreed, and what is under way.
+
+    Args:
+        capabilities: what the media layer can do.
+        token: random bytes, for the session's number and the keys.
+    """
+
+    def __init__(self, capabilities: Capabilities, token: Callable[[int], bytes]) -> None:
+        self.local: tuple[str, int] | None = None
+        """Where we listen."""
+        self.on_hold = False
+        """Whether we do not want to hear the other side."""
+        self.agreed: NegotiatedMedia | None = None
+        self._can, self._token = capabilities, token
+        self._session_id = int.from_bytes(token(4), "big")
+        self._version = 1
+        self._sent: SessionDescription | None = None
+        self._lines: tuple[MediaLine, ...] = ()  # of the agreed session, for the shape of the next offer
+        self._keys: dict[str, Crypto] = {}
+        self._offered: SessionDescription | None = None
+
+    # -- they offer ------------------------------------------------------------------------------------------------
+
+    def check_offer(self, body: bytes) -> None:
+        """See whether an offer can be had, before anything is spent on it.
+
+        Raises:
+            NotAcceptable: it cannot.
+            Malformed: it is no description.
+        """
+        self._choose(parse_sdp(body))
+
+    def take_offer(self, body: bytes) -> bytes:
+        """Answer an offer; `agreed` is what came of it.
+
+        Raises:
+            NotAcceptable: nothing of it can be had; nothing has changed.
+            Malformed: it is no description.
+        """
+        offer = parse_sdp(body)
+        choice = self._choose(offer)
+        line = offer.media[choice.index]
+        answer = self._answer_line(offer, line, choice)
+        lines = tuple(answer if at == choice.index else _refused(one) for at, one in enumerate(offer.media))
+        self.agreed = self._agree(offer, line, answer, choice)
+        self._lines = lines
+        return self._describe(lines)
+
+    def _choose(self, offer: SessionDescription) -> _Choice:
+        reason = "no audio was offered"
+        usable = [(at, line) for at, line in enumerate(offer.media) if line.kind == "audio" and line.port]
+        for at, line in sorted(usable, key=lambda one: one[1].proto.upper() not in _SECURE):
+            if not usable_host(offer.host_of(line) or ""):
+                reason = "no usable address"
+                continue
+            secure, crypto = self._secured(line)
+            if not secure:
+                reason = "incompatible transport protocol"
+                continue
+            codec = self._codec(line)
+            if codec is not None:
+                return _Choice(at, codec[0], codec[1], _dtmf(line, codec[0]), crypto)
+            reason = "no common codec"
+        raise NotAcceptable(reason)
+
+    def _secured(self, line: MediaLine) -> tuple[bool, Crypto | None]:
+        """Whether a line's protocol is ours, and with which key. Plain RTP with keys is a best-effort offer."""
+        if line.proto.upper() in _PLAIN:
+            return self._can.srtp != "required", None
+        if line.proto.upper() not in _SECURE or self._can.srtp == "off":
+            return False, None
+        crypto = choose_crypto(line.get_all("crypto"))
+        return crypto is not None, crypto
+
+    def _codec(self, line: MediaLine) -> tuple[Codec, str] | None:
+        found = [(codec, number) for number in line.formats if (codec := _codec_of(line, number, self._can.codecs))]
+        if self._can.prefer_ours:
+            found.sort(key=lambda one: self._can.codecs.index(one[0]))
+        return found[0] if found else None
+
+    def _answer_line(self, offer: SessionDescription, line: MediaLine, choice: _Choice) -> MediaLine:
+        assert self.local is not None  # the media layer has told its port before it answers
+        formats = (choice.payload_type, *([choice.dtmf] if choice.dtmf else []))
+        attributes: list[tuple[str, str | None]] = [*_codec_lines(choice.codec, choice.payload_type)]
+        attributes += _dtmf_lines(choice.dtmf, choice.codec.clock_hz)
+        attributes.append(("ptime", str(_ptime(line, self._can.ptime_ms))))
+        if choice.crypto is not None:
+            attributes.append(("crypto", format_crypto(self._key(choice.crypto.suite, choice.crypto.tag))))
+        if self._muxed(line):
+            attributes.append(("rtcp-mux", None))
+        attributes.append((_answered(offer, line, self.on_hold), None))
+        return MediaLine("audio", self.local[1], line.proto, formats, None, tuple(attributes))
+
+    def _muxed(self, line: MediaLine) -> bool:
+        return self._can.rtcp_mux and line.get("rtcp-mux") is not None
+
+    # -- we offer --------------------------------------------------------------------------------------------------
+
+    def make_offer(self) -> bytes:
+        """Offer what we have: all codecs, under the numbers that the call uses already."""
+        lines = self._lines or (MediaLine("audio", 0, "", ()),)
+        ours = next((at for at, line in enumerate(lines) if line.kind == "audio" and (line.port or not line.proto)), 0)
+        offer = self._offer_line()
+        body = self._describe(tuple(offer if at == ours else one for at, one in enumerate(lines)))
+        self._offered = self._sent
+        return body
+
+    def take_answer(self, body: bytes) -> None:
+        """Take the answer to our offer; `agreed` is what came of it.
+
+        Raises:
+            NotAcceptable: it takes no stream of ours, or none as it was offered.
+            Malformed: it is no description.
+        """
+        offered, self._offered = self._offered, None
+        answer = parse_sdp(body)
+        if offered is None or len(answer.media) != len(offered.media):
+            raise NotAcceptable("the answer does not match an offer")
+        for ours, theirs in zip(offered.media, answer.media, strict=True):
+            if ours.port and theirs.port and theirs.kind == "audio":
+                self.agreed = self._agree(answer, theirs, ours, self._answered_choice(answer, ours, theirs))
+                self._lines = offered.media
+                return
+        raise NotAcceptable("the answer takes nothing")
+
+    def preview(self, body: bytes) -> NegotiatedMedia | None:
+        """Return what an answer in a provisional response would come to; it binds nobody (RFC 3261 section 13.2.1)."""
+        before = self.agreed, self._lines, self._offered
+        try:
+            self.take_answer(body)
+            return self.agreed
+        except (NotAcceptable, Malformed):
+            return None
+        finally:
+            self.agreed, self._lines, self._offered = before
+
+    def withdraw(self) -> None:
+        """Our offer was refused."""
+        self._offered = None
+
+    def _answered_choice(self, answer: SessionDescription, ours: MediaLine, theirs: MediaLine) -> _Choice:
+        """Read an answer; a number without rtpmap is ours, as we offered it."""
+        if not usable_host(answer.host_of(theirs) or "") or theirs.proto.upper() != ours.proto:
+            raise NotAcceptable("the answer is for another transport")
+        for number in theirs.formats:
+            line = theirs if theirs.encoding(number) else ours
+            codec = _codec_of(line, number, self._can.codecs)
+            if codec is not None:
+                crypto = self._answered_key(theirs)
+                return _Choice(0, codec, number, _dtmf(theirs, codec), crypto)
+        raise NotAcceptable("the answer has no codec of ours")
+
+    def _answered_key(self, theirs: MediaLine) -> Crypto | None:
+        if theirs.proto.upper() not in _SECURE:
+            return None
+        crypto = next((one for text in theirs.get_all("crypto") if (one := parse_crypto(text))), None)
+        if crypto is None or crypto.suite not in self._keys:
+            raise NotAcceptable("the answer has no key")
+        return crypto
+
+    def _offer_line(self) -> MediaLine:
+        assert self.local is not None  # as above
+        codecs = self._numbered()
+        clocks = dict.fromkeys(codec.clock_hz for codec in codecs)
+        dtmf = {clock: self._dtmf_number(clock) for clock in clocks if clock in _DTMF}
+        formats = (*(str(codec.payload_type) for codec in codecs), *(str(one) for one in dtmf.values()))
+        attributes: list[tuple[str, str | None]] = []
+        for codec in codecs:
+            attributes += _codec_lines(codec, str(codec.payload_type))
+        for clock, number in dtmf.items():
+            attributes += _dtmf_lines(str(number), clock)
+        attributes.append(("ptime", str(self._can.ptime_ms)))
+        secure = self._can.srtp == "required" or (self.agreed is not None and self.agreed.crypto_send is not None)
+        if secure:
+            suite = self.agreed.crypto_send.suite if self.agreed and self.agreed.crypto_send else None
+            attributes.append(("crypto", format_crypto(self._key(suite or "AES_CM_128_HMAC_SHA1_80", 1))))
+        if self._can.rtcp_mux:
+            attributes.append(("rtcp-mux", None))
+        attributes.append(("sendonly" if self.on_hold else "sendrecv", None))
+        return MediaLine("audio", self.local[1], "RTP/SAVP" if secure else "RTP/AVP", formats, None, tuple(attributes))
+
+    def _numbered(self) -> list[Codec]:
+        """Our codecs under the numbers of the call (RFC 3264 section 8.3.2); one whose number is taken is left out."""
+        if self.agreed is None:
+            return list(self._can.codecs)
+        used = {(codec.name, codec.clock_hz): number for number, codec in self.agreed.receivable}
+        taken = {*used.values(), self.agreed.dtmf_receivable}
+        codecs = []
+        for codec in self._can.codecs:
+            number = used.get((codec.name, codec.clock_hz))
+            if number is not None:
+                codecs.append(replace(codec, payload_type=number))
+            elif codec.payload_type not in taken:
+                codecs.append(codec)
+        return codecs
+
+    def _dtmf_number(self, clock: int) -> int:
+        if self.agreed and self.agreed.codec.clock_hz == clock and self.agreed.dtmf_receivable is not None:
+            return self.agreed.dtmf_receivable
+        return _DTMF[clock]
+
+    # -- both ------------------------------------------------------------------------------------------------------
+
+    def _agree(self, theirs: SessionDescription, line: MediaLine, ours: MediaLine, choice: _Choice) -> NegotiatedMedia:
+        assert self.local is not None  # as above
+        host = theirs.host_of(line) or ""
+        muxed = ours.get("rtcp-mux") is not None and line.get("rtcp-mux") is not None
+        receivable = tuple(
+            (int(number), codec) for number in ours.formats if (codec := _codec_of(ours, number, self._can.codecs))
+        )
+        dtmf = _dtmf(ours, choice.codec)
+        return NegotiatedMedia(
+            local=self.local,
+            remote=(host, line.port),
+            remote_rtcp=(host, line.port) if muxed else _rtcp(line, host),
+            codec=choice.codec,
+            payload_type=int(choice.payload_type),
+            receivable=receivable,
+            dtmf_payload_type=int(choice.dtmf) if choice.dtmf else None,
+            dtmf_receivable=int(dtmf) if dtmf else None,
+            ptime_ms=_ptime(line, self._can.ptime_ms),
+            direction=_ours(theirs, line, ours),
+            rtcp_mux=muxed,
+            fmtp=line.about("fmtp", choice.payload_type) or "",
+            crypto_send=self._keys[choice.crypto.suite] if choice.crypto else None,
+            crypto_receive=choice.crypto,
+        )
+
+    def _key(self, suite: str, tag: int) -> Crypto:
+        """Our key for a suite: one for the whole call, since a new one means a new stream."""
+        if suite not in self._keys:
+            self._keys[suite] = new_key(suite, tag, self._token)
+        self._keys[suite] = replace(self._keys[suite], tag=tag)
+        return self._keys[suite]
+
+    def _describe(self, lines: tuple[MediaLine, ...]) -> bytes:
+        """Return the description; its version rises when it is not the one that was sent last (RFC 3264 section 8)."""
+        assert self.local is not None  # as above
+        host = self.local[0]
+        origin = self._sent.origin.host if self._sent else host  # kept when the media moves elsewhere
+        new = SessionDescription(Origin(self._session_id, self._version, origin), lines, host)
+        if self._sent is not None and new != self._sent:
+            self._version += 1
+            new = replace(new, origin=replace(new.origin, version=self._version))
+        self._sent = new
+        return bytes(new)
+
+
+def _codec_of(line: MediaLine, number: str, codecs: tuple[Codec, ...]) -> Codec | None:
+    encoding = line.encoding(number)
+    if encoding is None or not NUMBER.fullmatch(number) or len(number) > 3 or int(number) > 127:
+        return None
+    for codec in codecs:
+        if (codec.name.lower(), codec.clock_hz, codec.channels) == encoding:
+            return codec
+    return None
+
+
+def _dtmf(line: MediaLine, codec: Codec) -> str | None:
+    """Return the number of telephone-event whose clock is the codec's (RFC 4733 section 2.1)."""
+    for number in line.formats:
+        if line.encoding(number) == ("telephone-event", codec.clock_hz, 1) and len(number) <= 3 and int(number) < 128:
+            return number
+    return None
+
+
+def _codec_lines(codec: Codec, number: str) -> Attributes:
+    lines: Attributes = (("rtpmap", f"{number} {codec.rtpmap}"),)
+    return (*lines, ("fmtp", f"{number} {codec.fmtp}")) if codec.fmtp else lines
+
+
+def _dtmf_lines(number: str | None, clock: int) -> Attributes:
+    if number is None:
+        return ()
+    return ("rtpmap", f"{number} telephone-event/{clock}"), ("fmtp", f"{number} 0-15")
+
+
+def _refused(line: MediaLine) -> MediaLine:
+    """Return the answer to a stream that is not wanted (RFC 3264 section 6): one format must stay."""
+    return MediaLine(line.kind, 0, line.proto, line.formats[:1])
+
+
+def _ptime(line: MediaLine, ours_ms: int) -> int:
+    """Return the packets' length that the peer wishes for, if it is one of the usual, at most its `maxptime`."""
+    wish, most = (line.get(name) or "" for name in ("ptime", "maxptime"))
+    ptime = int(wish) if wish in map(str, _PTIMES) else ours_ms
+    if NUMBER.fullmatch(most) and len(most) < 5:
+        ptime = min(ptime, max((one for one in _PTIMES if one <= int(most)), default=_PTIMES[0]))
+    return ptime
+
+
+def _rtcp(line: MediaLine, host: str) -> tuple[str, int]:
+    """Return where reports go (RFC 3605): the next port, unless another is told."""
+    port, _, place = (line.get("rtcp") or "").partition(" ")
+    if not NUMBER.fullmatch(port) or len(port) > 5 or not 0 < int(port) < 65536:
+        return host, line.port + 1
+    parts = place.split()
+    return (parts[2] if len(parts) == 3 and usable_host(parts[2]) else host), int(port)
+
+
+def _wishes(description: SessionDescription, line: MediaLine) -> tuple[bool, bool]:
+    """Whether the other side sends, and whether it listens. A connection to nowhere is a hold of the old kind."""
+    direction = description.of(line, *_DIRECTIONS) or "sendrecv"
+    nowhere = is_nowhere(description.host_of(line) or "")
+    return direction in ("sendrecv", "sendonly"), direction in ("sendrecv", "recvonly") and not nowhere
+
+
+def _answered(offer: SessionDescription, line: MediaLine, on_hold: bool) -> Direction:
+    sends, listens = _wishes(offer, line)
+    return _direction(listens, sends and not on_hold)
+
+
+def _ours(theirs: SessionDescription, line: MediaLine, ours: MediaLine) -> Direction:
+    """Return what is left for us, of what both sides say."""
+    sends, listens = _wishes(theirs, line)
+    said = next(name for name, _ in ours.attributes if name in _DIRECTIONS)
+    return _direction(listens and said in ("sendrecv", "sendonly"), sends and said in ("sendrecv", "recvonly"))
+
+
+def _direction(send: bool, receive: bool) -> Direction:
+    if send:
+        return "sendrecv" if receive else "sendonly"
+    return "recvonly" if receive else "inactive"
+
+
+__all__ = ["Malformed", "MediaSession", "NotAcceptable"]

@@ -1,0 +1,244 @@
+"""Calls by us: INVITE with its forks, challenges and refusals, and CANCEL (RFC 3261 sections 9.1 and 13.2)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from fastagent.connectors.sip.actions import Address, CallProgress, EndReason, Send
+from fastagent.connectors.sip.bodies import SDP, Unsupported, sdp_of
+from fastagent.connectors.sip.call import Call, Did, Phase
+from fastagent.connectors.sip.dialog import MIN_SE, Dialog, dialog_of_callee, timer_of_response
+from fastagent.connectors.sip.digest import Credentials, DigestClient
+from fastagent.connectors.sip.grammar import NUMBER, Malformed, printable
+from fastagent.connectors.sip.headers import Headers, NameAddr
+from fastagent.connectors.sip.in_dialog import InDialog
+from fastagent.connectors.sip.message import Request, Response
+from fastagent.connectors.sip.offer_answer import MediaSession, NotAcceptable
+from fastagent.connectors.sip.requests import Items, cancel_of
+from fastagent.connectors.sip.stack import Stack
+from fastagent.connectors.sip.transaction import LIMIT
+from fastagent.connectors.sip.transactions import Failure
+from fastagent.connectors.sip.uri import Uri
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Whom to call, and how.
+
+    Raises:
+        Malformed: an address cannot be read.
+    """
+
+    uri: Uri
+    from_: NameAddr
+    """Who is shown as the caller."""
+    hop: Address
+    """Where the INVITE goes: the callee, a trunk or an outbound proxy."""
+    route: tuple[str, ...] = ()
+    credentials: Credentials | None = None
+    items: Items = ()
+    """More headers; a line break in one is a ValueError."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """An INVITE that has no final answer yet, and what its next one would have."""
+
+    destination: Destination
+    call_id: str
+    offer: bytes
+    number: int
+    interval_s: int
+
+
+class Outbound:
+    """Calls by us."""
+
+    def __init__(self, stack: Stack, in_dialog: InDialog) -> None:
+        self._stack, self._in_dialog = stack, in_dialog
+        self._attempts: dict[str, _Attempt] = {}
+
+    def call(self, destination: Destination, local: tuple[str, int], now: float) -> str:
+        """Call somebody; the offer says that we listen at `local`."""
+        stack = self._stack
+        media = MediaSession(stack.config.media, stack.token)
+        media.local = local
+        call = Call(stack.new_tag(), media, destination.hop, Phase.CALLING)
+        if destination.credentials is not None:
+            call.digest = DigestClient(destination.credentials, stack.token)
+        attempt = _Attempt(destination, stack.new_tag(), media.make_offer(), 0, stack.config.session_expires_s)
+        stack.calls[call.id] = call
+        self._attempts[call.id] = attempt
+        self._send(call, attempt, now)
+        stack.timers.start(call, "ring", now + stack.config.ring_s, partial(self._unanswered, call))
+        return call.id
+
+    def _send(self, call: Call, attempt: _Attempt, now: float) -> None:
+        """Send the INVITE, the first or the next: same Call-ID and tag, a higher number, a new branch."""
+        attempt.number += 1
+        call.provisional = False
+        request = self._invite(call, attempt)
+        call.outgoing = self._stack.transactions.request(
+            request, call.source, partial(self._answered, call), partial(self._failed, call), now
+        )
+
+    def _invite(self, call: Call, attempt: _Attempt) -> Request:
+        to = attempt.destination
+        uri = str(to.uri)
+        timer: Items = (("Session-Expires", str(attempt.interval_s)),) if attempt.interval_s else ()
+        items: Items = (
+            ("Via", self._stack.via(to.hop)),
+            *(("Route", value) for value in to.route),
+            ("Max-Forwards", "70"),
+            ("From", str(to.from_.with_param("tag", call.id))),
+            ("To", f"<{to.uri.without()}>"),
+            ("Call-ID", attempt.call_id),
+            ("CSeq", f"{attempt.number} INVITE"),
+            ("Contact", self._stack.contact(to.hop.transport)),
+            *self._stack.capabilities(),
+            *timer,
+            *(call.digest.items("INVITE", uri) if call.digest else ()),
+            *to.items,
+            ("Content-Type", SDP),
+        )
+        return Request("INVITE", uri, Headers(items), attempt.offer)
+
+    # -- answers -----------------------------------------------------------------------------------------------------
+
+    def _answered(self, call: Call, response: Response, now: float) -> None:
+        if response.status < 200:
+            self._progress(call, response, now)
+        elif response.status < 300:
+            self._accepted(call, response, now)
+        elif not self._retried(call, response, now):
+            self._refused(call, response)
+
+    def _progress(self, call: Call, response: Response, now: float) -> None:
+        call.provisional = True
+        if call.phase is Phase.CANCELLING:
+            self._send_cancel(call, now)
+        elif response.status > 100 and call.move(Did.PROGRESS):
+            early = call.media.preview(response.body) if response.body else None
+            self._stack.actions.append(CallProgress(call.id, response.status, early))
+
+    def _accepted(self, call: Call, response: Response, now: float) -> None:
+        """Take a 2xx. Each is acknowledged: a copy as before, and one of a fork, or too late, is hung up at once."""
+        tag = response.to.tag
+        if tag in call.acks:
+            self._stack.actions.append(call.acks[tag])
+            return
+        assert call.outgoing is not None  # it is its answer
+        dialog = dialog_of_callee(call.outgoing.request, response, call.source)
+        self._acknowledge(call, dialog, tag, response.cseq.number)
+        if call.phase not in (Phase.CALLING, Phase.EARLY):
+            self._leave(call, dialog, now)
+            return
+        self._stack.timers.stop(call, "ring")
+        call.dialog = dialog
+        call.peer_allows = response.headers.tokens("allow")
+        call.timer = timer_of_response(response)
+        self._settle(call, response, now)
+
+    def _settle(self, call: Call, response: Response, now: float) -> None:
+        call.move(Did.ANSWERED)
+        self._attempts.pop(call.id, None)
+        if call.digest is not None:
+            call.digest.accepted()
+        try:
+            call.media.take_answer(sdp_of(response.headers, response.body) or b"")
+        except (NotAcceptable, Malformed, Unsupported) as error:
+            self._in_dialog.hang_up(call, "protocol_error", now, text=str(error))
+            return
+        self._in_dialog.arm(call, now)
+        self._stack.announce(call, None)
+
+    def _acknowledge(self, call: Call, dialog: Dialog, tag: str, number: int) -> None:
+        _, _, to = dialog.addressed()
+        ack = Send(bytes(dialog.ack(number, self._stack.via(to))), to)
+        call.acks[tag] = ack
+        self._stack.actions.append(ack)
+
+    def _leave(self, call: Call, dialog: Dialog, now: float) -> None:
+        """Hang up on a fork, or on who answered what we had taken back already."""
+        fork = Call(self._stack.new_tag(), call.media, call.source, Phase.ENDED, dialog=dialog, digest=call.digest)
+        self._in_dialog.send(fork, "BYE", now, lambda response, at: None)
+        if call.phase is Phase.CANCELLING:
+            self._give_up(call, "cancelled")
+
+    def _retried(self, call: Call, response: Response, now: float) -> bool:
+        """Try again after a challenge or a session timer that is too short."""
+        attempt = self._attempts.get(call.id)
+        if attempt is None or call.phase not in (Phase.CALLING, Phase.EARLY):
+            return False
+        if response.status in (401, 407):
+            if call.digest is None or not call.digest.take(response):
+                return False
+        elif response.status != 422 or not self._longer(attempt, response):
+            return False
+        self._send(call, attempt, now)
+        return True
+
+    def _longer(self, attempt: _Attempt, response: Response) -> bool:
+        text = response.headers.get("min-se") or ""
+        least = int(text) if NUMBER.fullmatch(text) and len(text) < 7 else MIN_SE
+        if not 0 < attempt.interval_s < least:
+            return False
+        attempt.interval_s = least
+        return True
+
+    def _refused(self, call: Call, response: Response) -> None:
+        cancelled = call.phase is Phase.CANCELLING
+        self._give_up(call, "cancelled" if cancelled else "refused", response.status, printable(response.reason))
+
+    def _failed(self, call: Call, failure: Failure, now: float) -> None:
+        reason: EndReason = "transport" if failure == "transport" else "timeout"
+        self._give_up(call, "cancelled" if call.phase is Phase.CANCELLING else reason, 408)
+
+    def _give_up(self, call: Call, reason: EndReason, status: int = 0, text: str = "") -> None:
+        self._attempts.pop(call.id, None)
+        if call.hang_up is not None and reason == "cancelled":
+            reason = call.hang_up[0]
+        if call.phase is not Phase.CONFIRMED:
+            self._stack.end(call, reason, status, text)
+
+    # -- CANCEL ------------------------------------------------------------------------------------------------------
+
+    def cancel(self, call: Call, reason: EndReason, now: float) -> None:
+        """Take the call back; whoever answers all the same is hung up on."""
+        if not call.move(Did.CANCEL):
+            return
+        call.hang_up = (reason, ())
+        self._stack.timers.stop(call, "ring")
+        self._stack.timers.start(call, "cancelled", now + LIMIT, lambda at: self._give_up(call, "cancelled"))
+        if call.provisional:
+            self._send_cancel(call, now)
+
+    def _send_cancel(self, call: Call, now: float) -> None:
+        assert call.outgoing is not None  # it was sent before anything came back
+        if call.hang_up is None or self._stack.timers.running(call, "cancel_sent"):
+            return
+        self._stack.timers.start(call, "cancel_sent", now + LIMIT, lambda at: None)
+        ignore: Callable[[object, float], None] = lambda answer, at: None  # noqa: E731
+        self._stack.transactions.request(cancel_of(call.outgoing.request), call.source, ignore, ignore, now)
+
+    def _unanswered(self, call: Call, now: float) -> None:
+        self.cancel(call, "no_answer", now)
+
+
+def destination(
+    to: str,
+    caller: NameAddr,
+    hop: Address,
+    *,
+    route: tuple[str, ...] = (),
+    credentials: Credentials | None = None,
+    items: Items = (),
+) -> Destination:
+    """Return a destination from text.
+
+    Raises:
+        Malformed: an address cannot be read.
+    """
+    for value in route:
+        NameAddr.parse(value)
+    return Destination(Uri.parse(to), replace(caller, params=()), hop, route, credentials, items)

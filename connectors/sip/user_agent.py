@@ -1,0 +1,284 @@
+"""The user agent: datagrams and decisions in, datagrams and events out; no socket, no task, no clock.
+
+Its shell feeds `receive` with each datagram (or each message that a `StreamFramer` cut out of a stream), calls
+`handle_timeout` when `next_timeout` says so, and carries out the actions that every method returns, in their order.
+
+A request passes, in this order: the door (scanners, rates), its form, its transaction, its dialog, the password, the
+room there is, and its description. Nothing is remembered of one that fails before the password.
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import Callable
+
+from fastagent.connectors.sip.actions import Action, Address, EndReason, Send, Transport
+from fastagent.connectors.sip.admission import is_scanner
+from fastagent.connectors.sip.bodies import SDP
+from fastagent.connectors.sip.call import Call, Phase
+from fastagent.connectors.sip.framer import PING, PONG
+from fastagent.connectors.sip.grammar import Malformed
+from fastagent.connectors.sip.in_call import InCall
+from fastagent.connectors.sip.in_dialog import InDialog
+from fastagent.connectors.sip.inbound import Inbound
+from fastagent.connectors.sip.media import NegotiatedMedia
+from fastagent.connectors.sip.message import Request, Response, parse, stamped
+from fastagent.connectors.sip.outbound import Destination, Outbound
+from fastagent.connectors.sip.registrar import bindings
+from fastagent.connectors.sip.registration import Registrar, Registrations
+from fastagent.connectors.sip.requests import Items
+from fastagent.connectors.sip.stack import AgentConfig, Stack
+from fastagent.connectors.sip.transfer import Transfers
+from fastagent.connectors.sip.uri import Uri
+from fastagent.connectors.sip.validate import Refused, check_form, check_method
+
+_DTMF_INFO = "application/dtmf-relay"
+
+
+class UserAgent:
+    """One user agent.
+
+    Args:
+        config: its settings.
+        token: random bytes; a test may give its own.
+    """
+
+    def __init__(self, config: AgentConfig, *, token: Callable[[int], bytes] = secrets.token_bytes) -> None:
+        self._stack = Stack(config, token)
+        self._in_dialog = InDialog(self._stack)
+        self._transfers = Transfers(self._stack, self._in_dialog)
+        self._inbound = Inbound(self._stack, self._in_dialog)
+        self._in_call = InCall(self._stack, self._inbound, self._in_dialog, self._transfers)
+        self._outbound = Outbound(self._stack, self._in_dialog)
+        self._registrations = Registrations(self._stack)
+        self.refused: Counter[int] = Counter()
+        """Requests refused, by status."""
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Messages that got no answer, by reason."""
+        return self._stack.admission.dropped
+
+    @property
+    def calls(self) -> int:
+        """Calls that are not over."""
+        return sum(call.phase is not Phase.ENDED for call in self._stack.calls.values())
+
+    @property
+    def transactions(self) -> int:
+        """Transactions that are remembered."""
+        return len(self._stack.transactions)
+
+    def media(self, call: str) -> NegotiatedMedia | None:
+        """Return what is agreed on a call's media."""
+        return self._stack.calls[call].agreed if call in self._stack.calls else None
+
+    # -- from the network --------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, source: tuple[str, int], transport: Transport, now: float) -> list[Action]:
+        """Take a datagram, or a message from a stream; whatever is in it, nothing is raised."""
+        address = Address(source[0], source[1], transport)
+        try:
+            self._receive(data, address, now)
+        except Malformed as error:
+            self.dropped[error.kind] += 1
+        return self._said()
+
+    def _receive(self, data: bytes, source: Address, now: float) -> None:
+        if not data.strip(b"\r\n"):
+            if data == PING and source.reliable:
+                self._stack.actions.append(Send(PONG, source))
+            return
+        if data[:8].upper() == b"SIP/2.0 ":
+            response = parse(data)
+            if not isinstance(response, Response) or not self._stack.transactions.receive_response(response, now):
+                self.dropped["stray_response"] += 1
+            return
+        if self._stack.admission.admits(source.host, now):
+            self._request(parse(data), source, now)
+
+    def _request(self, request: Request | Response, source: Address, now: float) -> None:
+        assert isinstance(request, Request)  # a response begins with its version
+        if is_scanner(request.headers.get("user-agent") or ""):
+            self.dropped["scanner"] += 1
+            return
+        try:
+            request = self._stamped(request, source)
+            check_form(request)
+            if not self._belongs(request) and not self._stack.admission.admits_any(now):
+                return
+            if not self._stack.transactions.absorb(request, now):
+                self._dispatch(request, source, now)
+        except Refused as refused:
+            self._refuse(request, source, refused, now)
+
+    def _stamped(self, request: Request, source: Address) -> Request:
+        if "via" not in request.headers:
+            raise Malformed("Via is missing")
+        try:
+            return stamped(request, source.host, source.port)
+        except Malformed:
+            raise Refused(400, "Bad Request: Via cannot be read") from None
+
+    def _belongs(self, request: Request) -> bool:
+        """Whether a request is part of a live call: a flood of others must not silence it."""
+        return self._stack.transactions.find(request) is not None or self._in_call.find(request) is not None
+
+    def _refuse(self, request: Request, source: Address, refused: Refused, now: float) -> None:
+        """Answer with a refusal, but never an ACK; what is malformed has its price at the door, too."""
+        self.refused[refused.status] += 1
+        if request.method == "ACK" or (refused.status in (400, 505) and not self._stack.admission.admits_any(now)):
+            return
+        self._stack.answer_once(request, source, refused.status, refused.items, reason=refused.reason)
+
+    def _dispatch(self, request: Request, source: Address, now: float) -> None:
+        if request.method == "CANCEL":
+            self._inbound.cancel(request, source, now)
+            return
+        if request.method != "ACK":
+            if not request.to.tag and self._stack.transactions.is_merged(request):
+                raise Refused(482)
+            check_method(request)
+        if request.to.tag or request.method == "ACK":
+            self._in_call.receive(request, source, now)
+            return
+        match request.method:
+            case "INVITE":
+                self._inbound.invite(request, source, now)
+            case "OPTIONS":
+                self._stack.answer_once(request, source, 200, (*self._stack.capabilities(), ("Accept", SDP)))
+            case "REGISTER":
+                self._register(request, source, now)
+            case _:
+                raise Refused(481)
+
+    def _register(self, request: Request, source: Address, now: float) -> None:
+        self._stack.authenticate(request, source, now)
+        items = bindings(request)
+        transaction = self._stack.transactions.accept(request, source)
+        self._stack.answer(transaction, 200, self._stack.new_tag(), now, items=items)
+
+    def transport_failed(self, to: Address, now: float) -> list[Action]:
+        """Take word that a place cannot be reached; requests on their way there have failed."""
+        self._stack.transactions.broken(to, now)
+        return self._said()
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def next_timeout(self) -> float | None:
+        """Return when `handle_timeout` is due."""
+        return self._stack.timers.next_timeout()
+
+    def handle_timeout(self, now: float) -> list[Action]:
+        """Do what is due."""
+        self._stack.timers.run_due(now)
+        return self._said()
+
+    def _said(self) -> list[Action]:
+        actions = self._stack.actions[:]
+        self._stack.actions.clear()
+        return actions
+
+    # -- calls to us -------------------------------------------------------------------------------------------------
+
+    def ring(self, call: str, now: float, *, early: tuple[str, int] | None = None) -> list[Action]:
+        """Let it ring (180); with a place for early media, 183 with a description."""
+        if (found := self._stack.calls.get(call)) is not None:
+            self._inbound.ring(found, now, early)
+        return self._said()
+
+    def accept(self, call: str, local: tuple[str, int], now: float, *, items: Items = ()) -> list[Action]:
+        """Answer the call; we listen at `local` from now on."""
+        if (found := self._stack.calls.get(call)) is not None:
+            self._inbound.accept(found, local, now, items)
+        return self._said()
+
+    def reject(self, call: str, status: int, now: float, *, reason: str = "", items: Items = ()) -> list[Action]:
+        """Refuse the call: 404 for no such agent, 486 busy, 503 with Retry-After ..."""
+        if (found := self._stack.calls.get(call)) is not None:
+            self._inbound.reject(found, status, now, reason, items)
+        return self._said()
+
+    def drain(self) -> None:
+        """Take no more calls: 503 with a Retry-After."""
+        self._inbound.draining = True
+
+    # -- calls by us -------------------------------------------------------------------------------------------------
+
+    def call(self, destination: Destination, local: tuple[str, int], now: float) -> tuple[str, list[Action]]:
+        """Call somebody; return the call's id."""
+        call = self._outbound.call(destination, local, now)
+        return call, self._said()
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    def hang_up(self, call: str, now: float, *, items: Items = (), reason: EndReason = "local") -> list[Action]:
+        """End a call, whatever its phase: refuse, take back, or BYE. `items` may have a Reason (RFC 3326)."""
+        found = self._stack.calls.get(call)
+        match found.phase if found is not None else None:
+            case Phase.OFFERED | Phase.RINGING:
+                assert found is not None  # a phase is somebody's
+                self._inbound.reject(found, 480, now, "", items, reason)
+            case Phase.ANSWERED:
+                assert found is not None  # as above
+                found.hang_up = (reason, items)
+            case Phase.CALLING | Phase.EARLY:
+                assert found is not None  # as above
+                self._outbound.cancel(found, reason, now)
+            case Phase.CONFIRMED:
+                assert found is not None  # as above
+                self._in_dialog.hang_up(found, reason, now, items)
+        return self._said()
+
+    def change_media(
+        self, call: str, now: float, *, local: tuple[str, int] | None = None, hold: bool | None = None
+    ) -> list[Action]:
+        """Move our end of the media, or put the other side on hold, or take it back; not while a change is on."""
+        found = self._confirmed(call)
+        if found is not None and not found.changing and found.waiting is None:
+            found.media.local = local or found.media.local
+            found.media.on_hold = found.media.on_hold if hold is None else hold
+            self._in_dialog.change(found, now)
+        return self._said()
+
+    def send_dtmf(self, call: str, digit: str, now: float, *, duration_ms: int = 160) -> list[Action]:
+        """Send a key by INFO, for peers that do not take telephone-events."""
+        found = self._confirmed(call)
+        if found is not None and len(digit) == 1 and digit in "0123456789*#ABCD":
+            body = f"Signal={digit}\r\nDuration={duration_ms:d}\r\n".encode()
+            items = (("Content-Type", _DTMF_INFO),)
+            self._in_dialog.send(found, "INFO", now, lambda response, at: None, items=items, body=body)
+        return self._said()
+
+    def transfer(self, call: str, target: str, now: float) -> list[Action]:
+        """Ask the peer to call somebody else; whether it may be is for the caller of this to know (S15).
+
+        Raises:
+            Malformed: the target is no address.
+        """
+        uri = Uri.parse(target)
+        if (found := self._confirmed(call)) is not None:
+            self._transfers.refer(found, uri, now)
+        return self._said()
+
+    def transfer_to_call(self, call: str, other: str, now: float) -> list[Action]:
+        """Connect the peers of two calls: the first is asked to take our place in the second (Replaces)."""
+        found, second = self._confirmed(call), self._confirmed(other)
+        if found is not None and second is not None and second.dialog is not None:
+            self._transfers.refer(found, Uri.parse(second.dialog.target), now, second)
+        return self._said()
+
+    def _confirmed(self, call: str) -> Call | None:
+        found = self._stack.calls.get(call)
+        return found if found is not None and found.phase is Phase.CONFIRMED else None
+
+    # -- registrations -----------------------------------------------------------------------------------------------
+
+    def register(self, registrar: Registrar, now: float) -> tuple[str, list[Action]]:
+        """Register somewhere, and stay registered; return the registration's id."""
+        registration = self._registrations.start(registrar, now)
+        return registration, self._said()
+
+    def unregister(self, registration: str, now: float) -> list[Action]:
+        """Have ourselves forgotten there."""
+        self._registrations.stop(registration, now)
+        return self._said()
