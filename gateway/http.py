@@ -122,7 +122,7 @@ class HttpSurface:
         self._gateway = gateway
         self._limit = RateLimit(gateway.settings.rest_rate)
         system = SystemApi(gateway)
-        self.table = [*system.operations(), *AgentsApi(gateway).operations(), *SessionsApi(gateway).operations()]
+        self.table = [*AgentsApi(gateway).operations(), *SessionsApi(gateway).operations(), *system.operations()]
         system.table = self.table
 
     def routes(self) -> list[web.RouteDef]:

@@ -41,6 +41,7 @@ class Sessions:
     def add(self, session: Session) -> None:
         """A session begins."""
         self._live[session.id] = session
+        self._ended.pop(session.id, None)  # its client has taken an id that was there before
         self._empty.clear()
 
     def remove(self, session: Session) -> None:

@@ -4,6 +4,7 @@ An operation names its path, its parameters and bodies as models, and the errors
 given what was checked and returns a model, or raises `ApiError`.
 """
 
+import asyncio
 import json
 import math
 import re
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from fastagent.gateway.errors import STATUS, error_response
 
 _MAX_DEPTH = 32
+_QUICK = 16 * 1024  # bytes that are parsed at once; more than that in a thread, so that live calls do not wait
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _JSON = re.compile(r"application/([a-z0-9.+-]+\+)?json")
 
@@ -83,10 +85,17 @@ async def body_of(request: web.Request) -> Any:
     """
     if "Content-Type" in request.headers and not _JSON.fullmatch(request.content_type):
         raise ApiError("invalid_request", "the body must be application/json", status=415)
+    body = await request.read()
+    return _parsed(body) if len(body) < _QUICK else await asyncio.to_thread(_parsed, body)
+
+
+def _parsed(body: bytes) -> Any:
     try:
-        text = (await request.read()).decode("utf-8")
         document = json.loads(
-            text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_without_repetition
+            body.decode("utf-8"),
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            object_pairs_hook=_without_repetition,
         )
     except _Repeated as repeated:
         raise ApiError("invalid_request", "a name comes twice in one object", str(repeated)[:64]) from None

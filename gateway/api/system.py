@@ -83,17 +83,31 @@ class SystemApi:
     def _described(self) -> dict[str, Any]:
         return openapi(self.table, self._gateway.version)
 
+    # Made once: whoever may read them without a key shall not make us work.
+
+    @cached_property
+    def _openapi_text(self) -> str:
+        return json.dumps(self._described)
+
+    @cached_property
+    def _asyncapi_text(self) -> str:
+        return json.dumps(asyncapi(self._gateway.version))
+
     async def _openapi(self, call: Call) -> web.StreamResponse:
-        return web.json_response(self._described)
+        return web.json_response(text=self._openapi_text)
 
     async def _asyncapi(self, call: Call) -> web.StreamResponse:
-        return web.json_response(asyncapi(self._gateway.version))
+        return web.json_response(text=self._asyncapi_text)
 
     async def _docs(self, call: Call) -> web.StreamResponse:
+        return web.Response(text=self._page, content_type="text/html", headers={"Content-Security-Policy": _CSP})
+
+    @cached_property
+    def _page(self) -> str:
         text = (files("fastagent.gateway.api") / "docs.html").read_text()
         page = Environment(autoescape=select_autoescape(default=True)).from_string(text)
         described = self._described
-        html = page.render(
+        return page.render(
             version=self._gateway.version,
             paths=described["paths"],
             schemas=described["components"]["schemas"],
@@ -101,4 +115,3 @@ class SystemApi:
             client=asyncapi(self._gateway.version)["components"]["messages"],
             pretty=lambda value: json.dumps(value, indent=2),
         )
-        return web.Response(text=html, content_type="text/html", headers={"Content-Security-Policy": _CSP})

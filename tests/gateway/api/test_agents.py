@@ -634,3 +634,49 @@ async def test_two_posts_at_once_are_two_revisions() -> None:
 
 async def _accepted(rest: Rest, at: int) -> int:
     return int((await rest.configure("posted", talker(f"Number {at}."))).body["version"])
+
+
+async def test_documents_have_their_room_and_the_oldest_that_nobody_gets_makes_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = len(json.dumps(talker("x" * 1000), sort_keys=True))
+    monkeypatch.setattr("fastagent.gateway.registry._MAX_BYTES", 4 * size)
+
+    async def versions(agent_id: str) -> list[int]:
+        return [one["version"] for one in (await rest.get(f"/agents/{agent_id}/versions")).body["versions"]]
+
+    async with served() as rest:
+        for letter in "abc":
+            await rest.configure("one", talker(letter * 1000))
+        await rest.configure("two", talker("d" * 1000))
+        await rest.configure("two", talker("e" * 1000))
+        assert (await versions("one"), await versions("two")) == ([2, 3], [1, 2])
+        assert (await rest.post("/agents/one/rollback", {"version": 2})).status == 200
+        await rest.configure("three", talker("f" * 1000))
+        assert (await versions("one"), await versions("two")) == ([2], [1, 2])
+        await rest.configure("four", talker("g" * 1000))
+        full = await rest.post("/agents/five/config", talker("h" * 1000))
+        assert (full.status, full.body["code"]) == (503, "capacity_exceeded")
+        assert (await rest.configure("one", talker("i" * 1000))).body["version"] == 4
+        assert (await versions("one"), await versions("two")) == ([4], [2])
+        assert (await rest.delete("/agents/two")).status == 200
+        await rest.configure("five", talker("h" * 1000))
+
+
+async def test_a_large_body_does_not_hold_up_live_calls() -> None:
+    """What takes long is done in threads: the loop goes on meanwhile."""
+    body = b'{"variables": {"a": [' + b"1," * 500_000 + b"1]}}"
+    async with served() as rest:
+        beats = 0
+
+        async def beat() -> None:
+            nonlocal beats
+            while True:
+                await asyncio.sleep(0)
+                beats += 1
+
+        task = asyncio.create_task(beat())
+        reply = await rest.post(CONFIG, data=body, headers={"Content-Type": "application/json"})
+        task.cancel()
+        assert reply.status == 400
+        assert beats > 100

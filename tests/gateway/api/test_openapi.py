@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT202012
+from schemathesis.core.result import Ok
 
 from fastagent.connectors.websocket import messages
 from fastagent.gateway.api import openapi as openapi_module
@@ -79,8 +80,7 @@ async def test_every_answer_names_codes_that_exist_and_every_secured_operation_i
 
 
 def _resolving(document: dict[str, Any], schema: dict[str, Any]) -> Draft202012Validator:
-    resource: Resource[Any] = Resource(contents=document, specification=DRAFT202012)
-    registry: Registry[Any] = Registry().with_resource("urn:document", resource)
+    registry: Registry[Any] = Registry().with_resource("urn:document", DRAFT202012.create_resource(document))
     whole = json.loads(json.dumps(schema).replace('"#/', '"urn:document#/'))
     return Draft202012Validator(whole, registry=registry)
 
@@ -288,6 +288,7 @@ def _explore(url: str, document: dict[str, Any]) -> tuple[set[str], list[str]]:
             found.append(f"{case.operation.label}: {getattr(error, 'exceptions', error)}"[:1000])
 
     for result in schema.get_all_operations():
+        assert isinstance(result, Ok)
         operation = result.ok()
         for mode in MODES:
             try:
