@@ -60,9 +60,10 @@ async def test_a_client_that_is_cut_off_comes_back_and_the_answer_goes_on_where_
             assert again == started | {"resumed": True}
             await back.until(lambda: back.finals == 1)
             assert len(back.audio) / 16000 == pytest.approx(3.75 * (1 - len(heard) / len(GREETING)), abs=0.6)
-            await heard_to_the_end(back, GREETING)
-            await back.say(speech_wav(1.0), chunk_id=0)
-            await heard_to_the_end(back, ANSWER)
+            if way == "abort":
+                await heard_to_the_end(back, GREETING)
+                await back.say(speech_wav(1.0), chunk_id=0)
+                await heard_to_the_end(back, ANSWER)
             assert back.of("audio_response")[0]["seq"] > client.of("audio_response")[-1]["seq"]
             assert not back.errors
         assert metric(clients.gateway, "sessions_resumed_total", **{"from": "connection"}) == 1
