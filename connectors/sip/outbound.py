@@ -209,7 +209,7 @@ class Outbound:
             return
         call.hang_up = (reason, ())
         self._stack.timers.stop(call, "ring")
-        self._stack.timers.start(call, "cancelled", now + LIMIT, lambda at: self._give_up(call, "cancelled"))
+        self._stack.timers.start(call, "cancelled", now + LIMIT, partial(self._forget, call))
         if call.provisional:
             self._send_cancel(call, now)
 
@@ -220,6 +220,12 @@ class Outbound:
         self._stack.timers.start(call, "cancel_sent", now + LIMIT, lambda at: None)
         ignore: Callable[[object, float], None] = lambda answer, at: None  # noqa: E731
         self._stack.transactions.request(cancel_of(call.outgoing.request), call.source, ignore, ignore, now)
+
+    def _forget(self, call: Call, now: float) -> None:
+        """Nobody said 487 (section 9.1): the INVITE is not waited for any longer."""
+        if call.outgoing is not None:
+            self._stack.transactions.abandon(call.outgoing)
+        self._give_up(call, "cancelled", 408)
 
     def _unanswered(self, call: Call, now: float) -> None:
         self.cancel(call, "no_answer", now)

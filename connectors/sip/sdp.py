@@ -122,7 +122,7 @@ def parse_sdp(body: bytes) -> SessionDescription:
     starts = [at for at, (letter, _) in enumerate(typed) if letter == "m"]
     if len(starts) > MAX_MEDIA:
         raise Malformed("the description has too many streams")
-    ends = [*starts[1:], len(typed)]
+    ends = [*starts[1:], len(typed)] if starts else []
     session = typed[: starts[0]] if starts else typed
     return SessionDescription(
         _origin(session),

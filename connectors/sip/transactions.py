@@ -156,13 +156,20 @@ class Transactions:
         self._ask(transaction, on_status(response.status), now, response)
         return True
 
+    def abandon(self, transaction: ClientTransaction) -> None:
+        """Wait no longer for an INVITE that was taken back and never answered."""
+        self._timers.stop(transaction)
+        self._client.pop((transaction.request.via.branch, transaction.request.method), None)
+
     def broken(self, to: Address, now: float) -> None:
         """The transport cannot reach a place: what waits for it has failed."""
         for transaction in [one for one in self._client.values() if one.to == to]:
             self._ask(transaction, On.BROKEN, now)
 
     def _ask(self, transaction: ClientTransaction, on: On, now: float, response: Response | None = None) -> None:
-        for do in transaction.core.step(on):
+        todo = transaction.core.step(on)
+        self._clock_client(transaction, on, now)  # first: whoever is told may find that he cannot read it
+        for do in todo:
             match do:
                 case Do.SEND:
                     self._out(Send(transaction.data, transaction.to))
@@ -175,7 +182,6 @@ class Transactions:
                     transaction.on_response(response, now)
                 case Do.FAIL:
                     transaction.on_failure("transport" if on is On.BROKEN else "timeout", now)
-        self._clock_client(transaction, on, now)
 
     def _clock_client(self, transaction: ClientTransaction, on: On | None, now: float) -> None:
         if transaction.core.state is State.TERMINATED:

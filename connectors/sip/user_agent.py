@@ -21,7 +21,7 @@ from fastagent.connectors.sip.in_call import InCall
 from fastagent.connectors.sip.in_dialog import InDialog
 from fastagent.connectors.sip.inbound import Inbound
 from fastagent.connectors.sip.media import NegotiatedMedia
-from fastagent.connectors.sip.message import Request, Response, parse, stamped
+from fastagent.connectors.sip.message import Request, parse, stamped
 from fastagent.connectors.sip.outbound import Destination, Outbound
 from fastagent.connectors.sip.registrar import bindings
 from fastagent.connectors.sip.registration import Registrar, Registrations
@@ -88,16 +88,16 @@ class UserAgent:
             if data == PING and source.reliable:
                 self._stack.actions.append(Send(PONG, source))
             return
-        if data[:8].upper() == b"SIP/2.0 ":
-            response = parse(data)
-            if not isinstance(response, Response) or not self._stack.transactions.receive_response(response, now):
-                self.dropped["stray_response"] += 1
+        asks = data.lstrip(b"\r\n")[:4].upper() != b"SIP/"
+        if asks and not self._stack.admission.admits(source.host, now):
             return
-        if self._stack.admission.admits(source.host, now):
-            self._request(parse(data), source, now)
+        message = parse(data)
+        if isinstance(message, Request):
+            self._request(message, source, now)
+        elif not self._stack.transactions.receive_response(message, now):
+            self.dropped["stray_response"] += 1
 
-    def _request(self, request: Request | Response, source: Address, now: float) -> None:
-        assert isinstance(request, Request)  # a response begins with its version
+    def _request(self, request: Request, source: Address, now: float) -> None:
         if is_scanner(request.headers.get("user-agent") or ""):
             self.dropped["scanner"] += 1
             return

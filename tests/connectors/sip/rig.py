@@ -59,7 +59,7 @@ class Rig:
         sends = [one for one in actions if isinstance(one, Send)]
         self.sent += sends
         self.events += [one for one in actions if not isinstance(one, Send)]
-        return [parse(one.data) for one in sends]
+        return [parse(one.data) for one in sends if one.data.strip()]
 
     def send(self, data: bytes) -> list[Message]:
         return self.take(self.ua.receive(data, self.source, self.transport, self.now))
