@@ -20,6 +20,7 @@ from pydantic import (
 from fastagent.afsm.errors import ConfigError, Problem
 
 MAX_DOCUMENT_BYTES = 1 << 20
+_MAX_TRANSITIONS, _MAX_SLOTS = 4000, 1000  # of all states; proofs and drawings take their time on each
 
 
 def _printable(name: str) -> str:
@@ -116,7 +117,7 @@ class TransitionConfig(_Model):
 class DtmfConfig(_Model):
     """What keys mean in a state."""
 
-    menu: dict[Annotated[str, Field(pattern=r"^[0-9A-D*#]{1,8}$")], Name] = Field(default_factory=dict)
+    menu: dict[Annotated[str, Field(pattern=r"^[0-9A-D*#]{1,8}$")], Name] = Field(default_factory=dict, max_length=1000)
     """Keys, and the state that they lead to."""
     min_digits: int = Field(1, ge=1, le=64)
     max_digits: int = Field(1, ge=1, le=64)
@@ -341,6 +342,9 @@ class AgentConfig(_Model):
         tools = [tool.name for tool in self.tools]
         if len(set(tools)) < len(tools):
             raise ValueError(f"two tools are named {next(name for name in tools if tools.count(name) > 1)!r}")
+        for kind, most in (("transitions", _MAX_TRANSITIONS), ("slots", _MAX_SLOTS)):
+            if sum(len(getattr(state, kind)) for state in self.states) > most:
+                raise ValueError(f"there are more than {most} {kind}")
         if self.initial_state not in names:
             raise ValueError(f"initial_state {self.initial_state!r} is not among the states")
         return self

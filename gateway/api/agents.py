@@ -53,6 +53,7 @@ class AgentsApi:
 
     def __init__(self, gateway: "Gateway") -> None:
         self._gateway = gateway
+        self._examining = asyncio.Lock()
 
     def operations(self) -> list[Operation]:
         """The table."""
@@ -109,8 +110,9 @@ class AgentsApi:
     async def _post(self, call: Call) -> Answer:
         agent_id, registry = _agent_id(call), self._gateway.agents
         document = await body_of(call.request)
-        # Proofs on two hundred states take their time, which live calls shall not wait for.
-        agent, warnings = await asyncio.to_thread(self._examined, agent_id, document, strict=call.query.strict)
+        # Proofs on two hundred states take their time, which live calls shall not wait for: one at a time, in a thread.
+        async with self._examining:
+            agent, warnings = await asyncio.to_thread(self._examined, agent_id, document, strict=call.query.strict)
         active = registry.active(agent_id)
         wanted = call.request.headers.getall("If-Match", [])
         if wanted and (active is None or not _matches(",".join(wanted), active.hash)):

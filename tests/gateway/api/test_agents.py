@@ -9,6 +9,7 @@ from aiohttp import web
 
 from fastagent.afsm.llm import LlmError, LlmRequest
 from fastagent.afsm.openai_llm import OpenAiConfig, OpenAiLlm
+from fastagent.gateway.agent_files import examine_document
 from fastagent.gateway.cli.phone import CallRefused, Phone
 from tests.gateway.api import DOCUMENT, Rest, call, served, talker
 from tests.support.carrier import Speaks, agent
@@ -104,6 +105,10 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"states": [{"name": "greeting", "say": "{{ open"}]}, "states[0].say"),
     ({"states": [{"name": "greeting", "transitions": [{"to": "greeting", "when": "x +"}]}]},
      "states[0].transitions[0].when.expression"),
+    ({"states": [{"name": "greeting", "transitions": [{"to": "greeting"}] * 4001}]}, ""),
+    ({"states": [{"name": "greeting", "slots": [{"name": "s"}] * 1001}]}, ""),
+    ({"states": [{"name": "greeting", "dtmf": {"menu": {str(at): "greeting" for at in range(1001)}}}]},
+     "states[0].dtmf.menu"),
     ({"initial_state": "nowhere"}, ""),
     ({"initial_state": 7}, "initial_state"),
     ({"no_input_timeout": 10**400}, "no_input_timeout"),
@@ -680,3 +685,12 @@ async def test_a_large_body_does_not_hold_up_live_calls() -> None:
         task.cancel()
         assert reply.status == 400
         assert beats > 100
+
+
+def test_likenesses_are_looked_for_only_as_long_as_that_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("difflib.get_close_matches", lambda name, names, most: names[:1])
+    targets = [f"nowhere-{at}" for at in range(100)]
+    _, problems = examine_document({"states": [{"name": "a", "allowed_transitions": targets}], "initial_state": "a"})
+    dangling = [one for one in problems if one.rule == "undefined-target"]
+    assert len(dangling) == 100
+    assert sum("did you mean" in one.hint for one in dangling) == 20
