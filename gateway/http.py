@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.typedefs import Handler
 
+from fastagent.connectors.transports import abort
 from fastagent.gateway.api.agents import AgentsApi
 from fastagent.gateway.api.operations import Operation, perform
 from fastagent.gateway.api.sessions import SessionsApi
@@ -47,7 +48,7 @@ class _Connection(web.RequestHandler):
 
     def _expect_head(self) -> None:
         assert self.transport is not None  # uvloop's are no asyncio.Transport
-        self._head_timer = asyncio.get_running_loop().call_later(_HEAD_S, self.transport.abort)
+        self._head_timer = asyncio.get_running_loop().call_later(_HEAD_S, abort, self.transport)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -127,7 +128,18 @@ class HttpSurface:
 
     def routes(self) -> list[web.RouteDef]:
         """What to mount."""
-        return [web.route(one.method, one.path, self._guarded(one)) for one in self.table]
+        return [
+            web.route(one.method, one.path, self._guarded(one), expect_handler=self._expected) for one in self.table
+        ]
+
+    async def _expected(self, request: web.Request) -> web.StreamResponse | None:
+        """Ask for a body that waits to be asked for, but only from those who may send one."""
+        if request.headers.get("Expect", "").lower() != "100-continue":
+            return error_response("invalid_request", "only 100-continue can be expected", status=417)
+        if self._gateway.keys.principal(request) is not None:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # it was no answer yet
+        return None
 
     def _guarded(self, operation: Operation) -> Handler:
         """Authenticate first, parse after."""

@@ -123,6 +123,26 @@ async def test_without_a_key_a_body_is_not_read() -> None:
 
 
 @real
+async def test_a_body_that_waits_to_be_asked_for_is_asked_for_only_with_a_key() -> None:
+    head = (
+        b"POST /agents/a/config HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+    )
+    async with served(FASTAGENT_API_KEYS=KEY) as rest:
+        assert (await raw(rest, head + b"Expect: 100-continue")).startswith(b"HTTP/1.1 401 ")
+        known = head + f"Authorization: Bearer {KEY}\r\n".encode()
+        assert (await raw(rest, known + b"Expect: 100-continue")).startswith(b"HTTP/1.1 100 ")
+        answer = await raw(rest, known + b"Expect: miracles")
+        assert answer.startswith(b"HTTP/1.1 417 ")
+        assert b"application/json" in answer
+        reader, writer = await asyncio.open_connection("127.0.0.1", rest.gateway.port)
+        writer.write(known + b"Expect: 100-continue\r\n\r\n")
+        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"{}")
+        assert b" 400 " in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+
+@real
 async def test_without_keys_loopback_is_admitted_and_whatever_may_come_from_elsewhere_needs_the_made_key() -> None:
     async with served() as rest:
         made = rest.gateway.keys.made
