@@ -67,7 +67,7 @@ run)
     [ "$(cat .venv/.stamp 2>/dev/null)" = "$digest dev" ] || make_venv .venv "$digest" packages .
     ;;
 test)
-    debian flite
+    debian flite chromium
     make_venv .venv "$digest dev" packages '.[dev]'
     ;;
 bench)

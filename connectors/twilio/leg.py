@@ -9,6 +9,7 @@ from fastagent.connectors.events import LegEvents
 from fastagent.connectors.leg import CallInfo, Capability, HangupReason, InboundSink, LegEnded, LegError, LegEvent
 from fastagent.connectors.notices import Notice
 from fastagent.connectors.outbox import Outbox
+from fastagent.connectors.transports import abort
 from fastagent.connectors.twilio.protocol import TwilioProtocol
 
 _MAX_BACKLOG_S = 2.0
@@ -167,7 +168,7 @@ class TwilioLeg:
         if self._socket.closed:
             return
         # A reader that does not read would keep the closing frame from ever leaving.
-        last = self._loop.call_later(_CLOSE_S, self._transport.abort) if self._transport is not None else None
+        last = self._loop.call_later(_CLOSE_S, abort, self._transport)
         try:
             await self._socket.close(code=_CLOSE_CODES.get(reason, WSCloseCode.OK), drain=False)
         finally:

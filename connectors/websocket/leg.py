@@ -29,6 +29,7 @@ from fastagent.connectors.leg import (
     MarkReached,
 )
 from fastagent.connectors.outbox import Outbox
+from fastagent.connectors.transports import abort
 from fastagent.connectors.websocket.audio import AudioOut
 from fastagent.connectors.websocket.messages import OPTIONAL_EVENTS
 from fastagent.connectors.websocket.protocol import Refused, SocketProtocol, StartRequested
@@ -92,8 +93,7 @@ class Line:
 
     def abort(self) -> None:
         """Cut it off."""
-        if self.transport is not None:  # uvloop's are no asyncio.Transport
-            self.transport.abort()
+        abort(self.transport)
 
 
 @dataclass(slots=True)
