@@ -100,19 +100,20 @@ class InDialog:
 
     def _change_refused(self, call: Call, status: int, now: float) -> None:
         """Nothing has changed (section 14.1). After 491 both sides try again, at different times."""
-        call.media.withdraw()
+        wished = call.media.withdraw()
         if status in _GONE:
             self.hang_up(call, "timeout", now)
         elif status == 491:
             spread = int.from_bytes(self._stack.token(1), "big") / 255
             owner = call.invite is None  # whoever began the call waits longer
             delay = 2.1 + 1.9 * spread if owner else 2.0 * spread
-            self._stack.timers.start(call, "change", now + delay, lambda at: self._again(call, at))
+            self._stack.timers.start(call, "change", now + delay, partial(self._again, call, wished))
         else:
             self._stack.actions.append(ChangeRefused(call.id, status))
 
-    def _again(self, call: Call, now: float) -> None:
-        if call.phase is Phase.CONFIRMED and not call.changing:
+    def _again(self, call: Call, wished: tuple[tuple[str, int] | None, bool], now: float) -> None:
+        if call.phase is Phase.CONFIRMED and not call.changing and call.waiting is None:
+            call.media.wish(*wished)
             self.change(call, now)
 
     # -- the session timer (RFC 4028) --------------------------------------------------------------------------------

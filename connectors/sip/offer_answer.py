@@ -66,6 +66,7 @@ class MediaSession:
         self._lines: tuple[MediaLine, ...] = ()  # of the agreed session, for the shape of the next offer
         self._keys: dict[str, Crypto] = {}
         self._offered: SessionDescription | None = None
+        self._before: tuple[tuple[str, int] | None, bool] | None = None
 
     # -- they offer ------------------------------------------------------------------------------------------------
 
@@ -160,7 +161,7 @@ class MediaSession:
             NotAcceptable: it takes no stream of ours, or none as it was offered.
             Malformed: it is no description.
         """
-        offered, self._offered = self._offered, None
+        offered, self._offered, self._before = self._offered, None, None
         answer = parse_sdp(body)
         if offered is None or len(answer.media) != len(offered.media):
             raise NotAcceptable("the answer does not match an offer")
@@ -182,9 +183,19 @@ class MediaSession:
         finally:
             self.agreed, self._lines, self._offered = before
 
-    def withdraw(self) -> None:
-        """Our offer was refused."""
-        self._offered = None
+    def wish(self, local: tuple[str, int] | None = None, hold: bool | None = None) -> None:
+        """Wish for a change; the next offer asks for it."""
+        self._before = self.local, self.on_hold
+        self.local = local or self.local
+        self.on_hold = self.on_hold if hold is None else hold
+
+    def withdraw(self) -> tuple[tuple[str, int] | None, bool]:
+        """Our offer was refused: all is as it was before the wish, which is returned."""
+        wished = self.local, self.on_hold
+        if self._before is not None:
+            self.local, self.on_hold = self._before
+        self._offered = self._before = None
+        return wished
 
     def _answered_choice(self, answer: SessionDescription, ours: MediaLine, theirs: MediaLine) -> _Choice:
         """Read an answer; a number without rtpmap is ours, as we offered it."""

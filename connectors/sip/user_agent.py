@@ -235,8 +235,7 @@ class UserAgent:
         """Move our end of the media, or put the other side on hold, or take it back; not while a change is on."""
         found = self._confirmed(call)
         if found is not None and not found.changing and found.waiting is None:
-            found.media.local = local or found.media.local
-            found.media.on_hold = found.media.on_hold if hold is None else hold
+            found.media.wish(local, hold)
             self._in_dialog.change(found, now)
         return self._said()
 

@@ -1,0 +1,80 @@
+"""The door (S17)."""
+
+import ipaddress
+
+import pytest
+
+from fastagent.connectors.sip.admission import LOOPBACK, Admission, is_scanner, is_trusted
+from tests.connectors.sip.rig import Rig, changed, invite, request
+
+
+def test_s17_a_source_has_30_requests_and_then_15_a_second() -> None:
+    rig = Rig(changed(anyone=True), source=("203.0.113.9", 5060))
+    answers = [rig.status(request("OPTIONS", 1, branch=f"b{n}")) for n in range(40)]
+    assert answers == [200] * 30 + [None] * 10
+    assert rig.ua.dropped["source_rate"] == 10
+    rig.now += 1
+    assert [rig.status(request("OPTIONS", 1, branch=f"c{n}")) for n in range(20)] == [200] * 15 + [None] * 5
+
+
+def test_s17_trusted_peers_have_only_the_global_bucket() -> None:
+    rig = Rig(changed(overall=50))
+    answers = [rig.status(request("OPTIONS", 1, branch=f"b{n}")) for n in range(60)]
+    assert answers == [200] * 50 + [None] * 10
+    assert rig.ua.dropped["rate"] == 10
+
+
+def test_s17_a_live_call_is_heard_in_a_flood() -> None:
+    rig = Rig(changed(overall=50))
+    _, ok = rig.answered(invite())
+    for n in range(100):
+        rig.send(request("OPTIONS", 1, branch=f"b{n}", call_id="flood"))
+    assert rig.ua.dropped["rate"] > 0
+    assert rig.status(request("BYE", 2, to_tag=ok.to.tag)) == 200
+
+
+def test_forged_sources_do_not_fill_the_memory() -> None:
+    admission = Admission(LOOPBACK)
+    for n in range(10_500):
+        assert admission.admits(str(ipaddress.ip_address(0x0A000000 + n)), 1.0)
+    assert len(admission._sources) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("10.0.0.1", False),
+        ("x", False),
+    ],
+)
+def test_trust_is_by_address(host: str, trusted: bool) -> None:
+    assert is_trusted(host, LOOPBACK) is trusted
+
+
+def test_scanners_get_silence() -> None:
+    rig = Rig()
+    assert rig.status(request("OPTIONS", extra="User-Agent: friendly-scanner")) is None
+    assert rig.ua.dropped == {"scanner": 1}
+    assert is_scanner("VaxSIPUserAgent/3.0")
+    assert not is_scanner("baresip v4")
+
+
+def test_f19_a_full_gateway_says_when_to_come_back() -> None:
+    rig = Rig(changed(max_calls=1))
+    rig.send(invite())
+    (answer,) = rig.responses(invite(call_id="two", branch="two"))
+    assert answer.status == 503
+    assert 5 <= int(answer.headers.get("retry-after") or "") <= 15
+    assert Rig(changed(max_calls=0, full_status=486)).status(invite()) == 486
+
+
+def test_f17_a_draining_gateway_takes_no_calls() -> None:
+    rig = Rig()
+    _, ok = rig.answered(invite())
+    rig.ua.drain()
+    assert rig.status(invite(call_id="two", branch="two")) == 503
+    assert rig.status(request("BYE", 2, to_tag=ok.to.tag)) == 200

@@ -1,0 +1,313 @@
+"""What happens within a call, beyond the acceptance list."""
+
+from typing import Any
+
+import pytest
+
+from fastagent.connectors.sip.actions import (
+    CallAnswered,
+    CallConfirmed,
+    CallEnded,
+    CallOffered,
+    ChangeRefused,
+    DtmfInfo,
+    Held,
+    MediaChanged,
+    Resumed,
+    TransferProgress,
+)
+from fastagent.connectors.sip.message import Request, Response
+from tests.connectors.sip.rig import LOCAL, SDP, Rig, changed, invite, reply, request
+
+UPDATED = SDP.replace("audio 4000", "audio 4444").replace("1 1 IN", "1 2 IN")
+
+
+def only(messages: list[Any]) -> Request:
+    (message,) = messages
+    assert isinstance(message, Request)
+    return message
+
+
+def talking() -> tuple[Rig, str, str]:
+    rig = Rig()
+    call, ok = rig.answered(invite())
+    rig.events.clear()
+    return rig, call, ok.to.tag
+
+
+def test_early_media_and_the_answer_are_one_description() -> None:
+    rig = Rig()
+    rig.send(invite())
+    call = rig.event(CallOffered).call
+    (early,) = rig.take(rig.ua.ring(call, rig.now, early=LOCAL))
+    (ok,) = rig.take(rig.ua.accept(call, LOCAL, rig.now))
+    assert isinstance(early, Response)
+    assert (early.status, early.body) == (183, ok.body)
+    rig.event(CallAnswered)
+
+
+def test_a_call_that_we_refuse() -> None:
+    rig = Rig()
+    rig.send(invite())
+    call = rig.event(CallOffered).call
+    (no,) = rig.take(rig.ua.reject(call, 404, rig.now))
+    assert isinstance(no, Response)
+    assert (no.status, no.reason) == (404, "Not Found")
+    assert rig.event(CallEnded).status == 404
+    assert [at for at, _ in rig.wait(4)] == [0.5, 1.5, 3.5]
+    rig.send(request("ACK", 1, to_tag=no.to.tag, branch="INVITE1"))
+    assert rig.wait(60) == []
+
+
+def test_hanging_up_before_the_ack_waits_for_it() -> None:
+    rig = Rig()
+    call, ok = rig.answered(invite(), ack=None)
+    assert rig.take(rig.ua.hang_up(call, rig.now)) == []
+    assert only(rig.send(request("ACK", 1, to_tag=ok.to.tag))).method == "BYE"
+    assert rig.event(CallEnded).reason == "local"
+
+
+def test_an_update_moves_the_media_without_an_ack() -> None:
+    rig, _, tag = talking()
+    (answer,) = rig.responses(request("UPDATE", 2, to_tag=tag, body=UPDATED))
+    assert (answer.status, answer.headers.get("content-type")) == (200, "application/sdp")
+    assert rig.event(MediaChanged).media.remote[1] == 4444
+    assert rig.wait(5) == []
+
+
+def test_a_reinvite_without_a_body_gets_a_fresh_offer() -> None:
+    rig, call, tag = talking()
+    (answer,) = rig.responses(request("INVITE", 2, to_tag=tag))
+    assert b"m=audio 10000 RTP/AVP 0 8 101\r\n" in answer.body
+    assert rig.status(request("INVITE", 3, to_tag=tag)) == 491  # one at a time
+    rig.send(request("ACK", 2, to_tag=tag, branch="a", body=UPDATED))
+    assert rig.event(MediaChanged).call == call
+
+
+def test_a_refused_update_changes_nothing_and_keeps_its_number() -> None:
+    rig, call, tag = talking()
+    before = rig.ua.media(call)
+    bad = request("UPDATE", 2, to_tag=tag, body=UPDATED.replace("RTP/AVP 0 8 101", "RTP/SAVP 0"))
+    assert rig.status(bad) == 488
+    assert rig.ua.media(call) == before
+    assert rig.events == []
+    assert rig.status(request("INFO", 2, to_tag=tag, branch="again")) == 500
+
+
+def test_a_new_contact_is_where_our_requests_go() -> None:
+    rig, call, tag = talking()
+    moved = invite(number=2, to_tag=tag).replace(b"<sip:ann@127.0.0.1:5070>\r\nX", b"<sip:ann@127.0.0.1:5999>\r\nX")
+    assert rig.status(moved) == 200
+    rig.send(request("ACK", 2, to_tag=tag, branch="a"))
+    assert only(rig.take(rig.ua.hang_up(call, rig.now))).uri == "sip:ann@127.0.0.1:5999"
+    assert rig.sent[-1].to.port == 5999
+
+
+def test_a_phone_behind_a_nat_is_reached_where_it_came_from() -> None:
+    rig = Rig(changed(anyone=True), source=("198.51.100.7", 40000))
+    data = invite().replace(b"Contact: <sip:ann@127.0.0.1:5070>", b"Contact: <sip:ann@192.168.1.5:5060>")
+    call, _ = rig.answered(data, ack=None)
+    rig.send(request("ACK", 1, to_tag=call))
+    assert only(rig.take(rig.ua.hang_up(call, rig.now))).uri == "sip:ann@192.168.1.5:5060"
+    assert str(rig.sent[-1].to) == "udp:198.51.100.7:40000"
+
+
+def test_a_call_over_tcp_stays_on_its_connection() -> None:
+    rig = Rig(transport="tcp", source=("127.0.0.1", 45000))
+    call, ok = rig.answered(invite(via="SIP/2.0/TCP 127.0.0.1:5070"))
+    assert ok.headers.get("contact") == "<sip:agent@192.0.2.1:5060;transport=tcp>"
+    rig.take(rig.ua.hang_up(call, rig.now))
+    assert str(rig.sent[-1].to) == "tcp:127.0.0.1:45000"
+    assert rig.wait(31) == []  # a stream repeats for us
+
+
+def test_over_tcp_the_200_is_repeated_all_the_same() -> None:
+    rig = Rig(transport="tcp")
+    rig.answered(invite(via="SIP/2.0/TCP 127.0.0.1:5070"), ack=None)
+    assert [at for at, _ in rig.wait(2)] == [0.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status", "key"),
+    [
+        ("application/dtmf-relay", "Signal=11\r\nDuration=1\r\n", 200, "#"),
+        ("application/dtmf-relay", "Signal= *\nDuration= 90", 200, "*"),
+        ("application/dtmf-relay", "Signal=d", 200, "D"),
+        ("application/dtmf-relay", "Signal=77", 400, ""),
+        ("application/dtmf", "12", 400, ""),
+        ("text/plain", "5", 415, ""),
+        ("text/plain", "", 200, ""),
+    ],
+)
+def test_info(kind: str, body: str, status: int, key: str) -> None:
+    rig, _, tag = talking()
+    assert rig.status(request("INFO", 2, to_tag=tag, body=body, kind=kind)) == status
+    assert [one.digit for one in rig.events if isinstance(one, DtmfInfo)] == ([key] if key else [])
+
+
+def test_a_key_of_ours() -> None:
+    rig, call, _ = talking()
+    info = only(rig.take(rig.ua.send_dtmf(call, "#", rig.now)))
+    assert (info.method, info.body) == ("INFO", b"Signal=#\r\nDuration=160\r\n")
+    assert rig.ua.send_dtmf(call, "#\r\n", rig.now) == []
+
+
+def test_a_hold_of_ours_and_back() -> None:
+    rig, call, _ = talking()
+    asked = only(rig.take(rig.ua.change_media(call, rig.now, hold=True)))
+    assert (asked.method, asked.cseq.number) == ("INVITE", 1)
+    assert b"a=sendonly\r\n" in asked.body
+    ok = reply(asked, 200, body=SDP + "a=recvonly\r\n")
+    ack = only(rig.send(ok))
+    assert (ack.method, ack.cseq.number) == ("ACK", 1)
+    assert rig.event(MediaChanged).media.direction == "sendonly"
+    assert only(rig.send(ok)).method == "ACK"
+    asked = only(rig.take(rig.ua.change_media(call, rig.now, hold=False)))
+    rig.send(reply(asked, 200, body=SDP))
+    assert (media := rig.ua.media(call)) is not None
+    assert media.direction == "sendrecv"
+
+
+def test_our_change_is_refused_and_nothing_changes() -> None:
+    rig, call, _ = talking()
+    before = rig.ua.media(call)
+    asked = only(rig.take(rig.ua.change_media(call, rig.now, local=("192.0.2.1", 10002))))
+    assert b"m=audio 10002" in asked.body
+    assert only(rig.send(reply(asked, 488))).method == "ACK"
+    assert rig.event(ChangeRefused) == ChangeRefused(call, 488)
+    assert rig.ua.media(call) == before
+    held = invite(SDP + "a=sendonly\r\n", 2, to_tag=call)
+    (answer,) = rig.responses(held)
+    assert b"m=audio 10000" in answer.body
+
+
+def test_changes_that_cross_are_tried_again() -> None:
+    rig, call, tag = talking()
+    asked = only(rig.take(rig.ua.change_media(call, rig.now, hold=True)))
+    assert rig.status(invite(number=2, to_tag=tag)) == 491
+    rig.send(reply(asked, 491))
+    ((at, again),) = rig.wait(2.1)
+    assert isinstance(again, Request)
+    assert (again.method, again.cseq.number) == ("INVITE", 2)
+    assert 0 <= at <= 2
+
+
+def test_a_change_in_a_dialog_that_is_gone_ends_the_call() -> None:
+    rig, call, _ = talking()
+    asked = only(rig.take(rig.ua.change_media(call, rig.now, hold=True)))
+    assert [one.method for one in rig.send(reply(asked, 481)) if isinstance(one, Request)] == ["ACK", "BYE"]
+    assert rig.event(CallEnded).reason == "timeout"
+
+
+def test_a_reinvite_proves_that_our_200_arrived() -> None:
+    rig = Rig()
+    _, ok = rig.answered(invite(), ack=None)
+    assert rig.status(invite(SDP + "a=sendonly\r\n", 2, to_tag=ok.to.tag)) == 200
+    rig.event(CallConfirmed)
+    rig.event(Held)
+    rig.send(request("ACK", 2, to_tag=ok.to.tag))
+    assert rig.wait(10) == []
+    assert rig.status(invite(number=3, to_tag=ok.to.tag)) == 200
+    rig.event(Resumed)
+
+
+def test_a_reinvite_before_the_first_answer_is_told_to_wait() -> None:
+    rig = Rig()
+    rig.send(invite())
+    call = rig.event(CallOffered).call
+    (answer,) = rig.responses(invite(number=2, to_tag=call))
+    assert answer.status == 500
+    assert "retry-after" in answer.headers
+
+
+def test_a_bye_while_it_rings_answers_the_invite_too() -> None:
+    rig = Rig()
+    rig.send(invite())
+    call = rig.event(CallOffered).call
+    answers = rig.responses(request("BYE", 2, to_tag=call))
+    assert [(one.status, one.cseq.method) for one in answers] == [(487, "INVITE"), (200, "BYE")]
+
+
+def test_a_merged_request_is_a_loop() -> None:
+    rig = Rig()
+    rig.send(invite())
+    assert rig.status(invite(branch="another-path")) == 482
+    assert rig.ua.calls == 1
+
+
+def test_a_multipart_body_has_its_description_found() -> None:
+    rig = Rig()
+    body = f"--x\r\nContent-Type: text/plain\r\n\r\nhi\r\n--x\r\nContent-Type: application/sdp\r\n\r\n{SDP}\r\n--x--"
+    rig.answered(invite(body, kind='multipart/mixed;boundary="x"'))
+    assert rig.event(CallAnswered).media.remote == ("192.0.2.9", 4000)
+    assert Rig().status(invite("--x\r\n\r\n--x--", kind="multipart/mixed;boundary=x")) == 415
+
+
+def test_a_refresh_of_ours_by_reinvite_where_there_is_no_update() -> None:
+    rig = Rig()
+    _, ok = rig.answered(invite(extra="Session-Expires: 100"))
+    assert ok.headers.get("session-expires") == "100;refresher=uas"
+    assert "require" not in ok.headers
+    ((at, asked),) = rig.wait(50.2)
+    assert isinstance(asked, Request)
+    assert (at, asked.method) == (50.0, "INVITE")
+    assert b"m=audio 10000 RTP/AVP 0 8 101\r\n" in asked.body
+    rig.send(reply(asked, 200, body=SDP))
+    assert [one.method for at, one in rig.wait(50.2) if isinstance(one, Request)] == ["INVITE"]
+
+
+def test_a_refresh_that_nobody_answers_ends_the_call() -> None:
+    rig = Rig()
+    rig.answered(invite(extra="Session-Expires: 100\nAllow: UPDATE"))
+    rig.wait(100)
+    assert rig.event(CallEnded).reason == "timeout"
+
+
+# -- transfer --------------------------------------------------------------------------------------------------------
+
+
+def notify(tag: str, number: int, line: str, state: str) -> bytes:
+    extra = f"Event: refer\nSubscription-State: {state}"
+    return request("NOTIFY", number, to_tag=tag, body=f"{line}\r\n", kind="message/sipfrag;version=2.0", extra=extra)
+
+
+def test_a_cold_transfer() -> None:
+    rig, call, tag = talking()
+    refer = only(rig.take(rig.ua.transfer(call, "sip:sales@pbx.example", rig.now)))
+    assert refer.method == "REFER"
+    assert refer.headers.get("refer-to") == "<sip:sales@pbx.example>"
+    assert refer.headers.get("referred-by") == "<sip:agent@192.0.2.1:5060>"
+    rig.send(reply(refer, 202))
+    assert rig.status(notify(tag, 2, "SIP/2.0 180 Ringing", "active;expires=60")) == 200
+    assert rig.status(notify(tag, 3, "SIP/2.0 200 OK", "terminated;reason=noresource")) == 200
+    progress = [(one.status, one.final) for one in rig.events if isinstance(one, TransferProgress)]
+    assert progress == [(202, False), (180, False), (200, True)]
+    assert rig.status(request("BYE", 4, to_tag=tag)) == 200
+
+
+def test_a_transfer_that_is_refused_or_never_ends() -> None:
+    rig, call, _ = talking()
+    rig.send(reply(only(rig.take(rig.ua.transfer(call, "tel:+15550100", rig.now))), 603))
+    assert rig.event(TransferProgress) == TransferProgress(call, 603, True)
+    rig.events.clear()
+    rig.send(reply(only(rig.take(rig.ua.transfer(call, "sip:a@b", rig.now))), 202))
+    rig.events.clear()
+    rig.wait(91)
+    assert rig.event(TransferProgress) == TransferProgress(call, 408, True)
+    assert rig.ua.calls == 1
+
+
+def test_an_attended_transfer_names_the_other_dialog() -> None:
+    rig, call, _ = talking()
+    other, _ = rig.answered(invite(call_id="se;cond@phone", branch="o", from_tag="of"), ack=None)
+    rig.send(request("ACK", 1, call_id="se;cond@phone", from_tag="of", to_tag=other, branch="oa"))
+    refer = only(rig.take(rig.ua.transfer_to_call(call, other, rig.now)))
+    assert refer.headers.get("refer-to") == (
+        f"<sip:ann@127.0.0.1:5070?Replaces=se%3Bcond%40phone%3Bto-tag%3Dof%3Bfrom-tag%3D{other}>"
+    )
+
+
+def test_notifies_of_other_things_are_refused() -> None:
+    rig, _, tag = talking()
+    assert rig.status(request("NOTIFY", 2, to_tag=tag, extra="Event: presence")) == 489
+    assert rig.status(request("NOTIFY", 3, extra="Event: refer")) == 481
