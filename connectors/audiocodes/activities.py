@@ -117,7 +117,8 @@ class ActivityReader:
     def _dtmf(self, value: Any) -> Sequence[ActivityEvent]:
         keys = str(value).upper() if isinstance(value, str | int) else ""
         good = [key for key in keys[:_MAX_DIGITS] if key in _DIGITS]
-        self.dropped["digit"] += len(keys) - len(good) if keys else 1
+        if not keys or len(good) < len(keys):
+            self.dropped["digit"] += len(keys) - len(good) or 1
         return tuple(DtmfReceived(key) for key in good)
 
     def _transfer(self, value: Any) -> Sequence[ActivityEvent]:

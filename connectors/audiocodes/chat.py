@@ -130,7 +130,8 @@ class ChatLeg:
             await self._quiet()
         for event in events:
             if isinstance(event, TransferStatus):
-                self._departure.told_status(event)
+                if self._departure.told_status(event) and event.status == "failed":
+                    self._listening.clear()  # the agent has the call back, and something to say
             elif not isinstance(event, CallStarted | PlayFinished):
                 self._listening.clear()
                 self.happened(event)

@@ -231,7 +231,6 @@ class ChatShell:
             return None
         leg = self._leg(conversation, known)
         self._keep(_Live(leg, release, "", "", recalled))
-        self._host.resumed("store")
         return leg
 
     def _keep(self, live: _Live) -> None:

@@ -75,11 +75,13 @@ class Departure:
         """A transfer is asked for."""
         self._status, self._settled = None, asyncio.Event()
 
-    def told_status(self, status: TransferStatus) -> None:
-        """Word of a transfer."""
-        if self._settled is not None and self._status is None:
-            self._status = status
-            self._settled.set()
+    def told_status(self, status: TransferStatus) -> bool:
+        """Word of a transfer; return whether there is one that waits for it."""
+        if self._settled is None or self._status is not None:
+            return False
+        self._status = status
+        self._settled.set()
+        return True
 
     async def transferred(self) -> None:
         """Return when the call is somebody else's. With notifications one that fails comes back; without, the other

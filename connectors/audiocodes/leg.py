@@ -81,8 +81,6 @@ class StreamLeg:
         self._caller_speaks = self._heard = False  # now; since the last recognition
         self._hold: asyncio.TimerHandle | None = None
         self._answer: asyncio.TimerHandle | None = None
-        if info.voice:
-            self._answer = self._loop.call_later(options.answer_s, self._break_silence)
         self._outbox = self._open_outbox(line)
 
     def _open_outbox(self, line: Line) -> "Outbox[_Item]":
@@ -137,7 +135,9 @@ class StreamLeg:
         self._departure.told_end(reason_code)
 
     def called(self, from_: str, to: str, metadata: Mapping[str, str]) -> None:
-        """It is known who calls whom; before the session begins."""
+        """It is known who calls whom, and the session begins: within some time something must be heard."""
+        if self.info.voice and self._answer is None:
+            self._answer = self._loop.call_later(self._options.answer_s, self._break_silence)
         self._private |= {"from": from_, "to": to}
         self.info = replace(self.info, from_=from_, to=to, metadata=metadata)
 

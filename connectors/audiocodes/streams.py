@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from fastagent.connectors.audiocodes.activities import CallStarted, PlayFinished, TransferStatus
+from fastagent.connectors.audiocodes.activities import ActivityWriter, CallStarted, PlayFinished, TransferStatus
 from fastagent.connectors.audiocodes.config import SURFACE, AudiocodesConfig, called, session_id
 from fastagent.connectors.audiocodes.formats import MediaFormat, choose
 from fastagent.connectors.audiocodes.leg import StreamLeg
@@ -53,8 +53,8 @@ class _Live:
 class StreamShell:
     """All streaming conversations of a gateway."""
 
-    def __init__(self, config: AudiocodesConfig, host: LegHost) -> None:
-        self._config, self._host = config, host
+    def __init__(self, config: AudiocodesConfig, host: LegHost, writer: ActivityWriter | None = None) -> None:
+        self._config, self._host, self._writer = config, host, writer
         self._live: dict[str, _Live] = {}
         self._sessions: set[asyncio.Task[None]] = set()
         self._lines: set[Line] = set()
@@ -77,12 +77,17 @@ class StreamShell:
         if not socket.can_prepare(request).ok:
             return web.Response(status=426, headers={"Upgrade": "websocket"})
         await socket.prepare(request)
-        line, protocol = Line(socket, request.transport), StreamProtocol()
+        await self.follow(Line(socket, request.transport), request.query.get("agent_id", ""))
+        return socket
+
+    async def follow(self, line: Line, hint: str = "") -> None:
+        """Live with a socket until it is closed; `hint` is the agent that the URL names."""
+        protocol = StreamProtocol(self._writer)
         self._lines.add(line)
         leg: StreamLeg | None = None
         try:
             async with asyncio.timeout(_BEFORE_START_S) as line.reading:
-                leg = await self._opening(line, protocol, request.query.get("agent_id", ""))
+                leg = await self._opening(line, protocol, hint)
                 if leg is not None:
                     line.read_on()
                     await self._read(line, protocol, leg)
@@ -97,7 +102,6 @@ class StreamShell:
             await line.leave()
             for kind, count in protocol.dropped.items():
                 self._host.protocol_error(SURFACE, kind, count)
-        return socket
 
     async def _next(self, line: Line, protocol: StreamProtocol) -> list[Event] | None:
         """Return the events of the next message; None when the socket is closed."""
@@ -261,7 +265,6 @@ class StreamShell:
         leg = self._leg(line, protocol, asked.conversation_id, form, known, voice=bool(known.get("voice")))
         leg.reply(protocol.accept(form))
         self._live[asked.conversation_id] = _Live(leg, release, "", hint)
-        self._host.resumed("store")
         self._run(leg, recalled.agent_id, recalled)
         return leg
 

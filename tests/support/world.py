@@ -163,9 +163,10 @@ async def call(
     turn_timeout_s: float = 30.0,
     model: Llm | None = None,
     tracer: Tracer | None = None,
+    phone: Any = None,
     **agent_options: Any,
 ) -> AsyncIterator[World]:
-    """Put a call through to an agent."""
+    """Put a call through to an agent; `phone` is another one than Twilio's in memory, with its own leg."""
     states = states or [Talker()]
     agent = FastAgent("test", states, states[0].name, **agent_options)
     speech = Speech(stt or ScriptedStt(script), tts or ScriptedTts())
@@ -183,8 +184,8 @@ async def call(
         model_for=lambda agent: model,
         tracer=tracer or NoTracer(),
     )
-    leg = MemoryLeg(delay_s=delay_s)
-    session = Session(leg, agent, services)
+    leg = phone or MemoryLeg(delay_s=delay_s)
+    session = Session(phone.leg if phone else leg, agent, services)
     task = asyncio.create_task(session.run())
     await asyncio.sleep(0)
     try:
