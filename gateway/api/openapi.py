@@ -75,6 +75,7 @@ def _operation(one: Operation, references: dict[Any, Schema]) -> Schema:
                 "content": {"application/json": {"schema": references[Error, "serialization"]}},
                 **({"headers": _ERROR_HEADERS[status]} if status in _ERROR_HEADERS else {}),
             }
+    found["responses"] = dict(sorted(found["responses"].items()))
     return found
 
 

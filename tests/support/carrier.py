@@ -407,7 +407,7 @@ class Carrier:
     async def sessions(self, call_sid: str) -> list[dict[str, Any]]:
         """What the status API knows of a call."""
         async with self.http.get(f"{self.base}/sessions", params={"call_id": call_sid}) as answer:
-            found: list[dict[str, Any]] = (await answer.json())["sessions"]
+            found: list[dict[str, Any]] = (await answer.json())["active_sessions"]
             return found
 
     async def details(self, call_sid: str) -> dict[str, Any]:
