@@ -147,6 +147,7 @@ async def gateway(
         PORT=0,
         MAX_SESSIONS=max_sessions,
         FASTAGENT_SPEECH="scripted",
+        FASTAGENT_REST_RATE=1000,  # `ended` asks a hundred times a second
         FASTAGENT_TRUSTED_PROXIES=proxies,
         FASTAGENT_TRANSFER_TO=(HUMAN,),
         PUBLIC_BASE_URL=origin,
