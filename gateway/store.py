@@ -28,6 +28,7 @@ _VERSION = 1
 _PREFIX = "fastagent:session:"
 _LIMIT_S = 0.25
 _RETRY_S = 1.0
+_LAST_RETRY_S = 0.1
 _LOOK_S = 2.0
 _RECALLS = 3
 _MAX_WAITING = 2000
@@ -58,6 +59,8 @@ class Claim:
     latest: Document | None = None
     held: bool = False
     """Whether something was written by it."""
+    safe: bool = False
+    """Whether the store has taken something of it since it was away last."""
     over: bool = False
     """Whether nothing more is to be written: the session has ended, or the place is another's."""
 
@@ -228,7 +231,7 @@ class SessionStore:
         self._claims: set[Claim] = set()
         self._waiting: OrderedDict[str, tuple[Claim, Document | None]] = OrderedDict()
         self._failing: set[str] = set()
-        self._wake = asyncio.Event()
+        self._wake, self._closing = asyncio.Event(), asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -363,7 +366,7 @@ class SessionStore:
                         self._waiting.move_to_end(session_id)
                     else:  # dropped meanwhile
                         self._failing.discard(session_id)
-                    await asyncio.sleep(_RETRY_S)
+                    await self._pause()
                     continue
                 if self._waiting.get(session_id) is entry:
                     del self._waiting[session_id]
@@ -371,11 +374,20 @@ class SessionStore:
                 self._answered()
             self._idle.set()
 
+    async def _pause(self) -> None:
+        """Wait before the next try; not for long where that may be the last one."""
+        try:
+            async with asyncio.timeout(_RETRY_S):
+                await self._closing.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(_LAST_RETRY_S)
+
     async def _write_one(self, claim: Claim, document: Document | None) -> None:
         data = None if document is None else self._encoded(claim, document)
         done = await self._ask(self._backend.write(_PREFIX + claim.session_id, claim, data, self._ttl_s))
         if done:
-            claim.held = True
+            claim.held = claim.safe = True
         elif document is not None:
             self._lost(claim)
 
@@ -412,6 +424,8 @@ class SessionStore:
         self._on_error(error.kind)
         if self.up:
             self.up = False
+            for claim in self._claims:
+                claim.safe = False
             self._on_up(0)
             _log.warning("the session store does not answer", extra={"kind": error.kind})
 
@@ -423,21 +437,25 @@ class SessionStore:
         self._on_up(1)
         _log.info("the session store is back")
         for claim in self._claims:  # it may have come back empty
-            if claim.latest is not None and claim.session_id not in self._waiting:
+            if not claim.safe and claim.latest is not None and claim.session_id not in self._waiting:
                 self._put(claim, claim.latest)
 
     async def aclose(self, patience_s: float = 1.0) -> None:
         """Write what waits, within patience, and close; may be called twice."""
         if self._tasks:
+            self._closing.set()
             try:
                 async with asyncio.timeout(patience_s):
                     await self._idle.wait()
             except TimeoutError:
                 _log.warning("sessions were not stored", extra={"count": len(self._waiting)})
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            pending = set(self._tasks)
+            while pending:  # once is not enough: the Redis client takes a cancellation for a timeout of its own
+                for task in pending:
+                    task.cancel()
+                _, pending = await asyncio.wait(pending, timeout=_LIMIT_S)
             self._tasks = []
+            self._closing.clear()
         try:
             await self._ask(self._backend.aclose())
         except StoreError as error:

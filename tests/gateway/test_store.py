@@ -463,6 +463,35 @@ async def test_closing_has_patience_with_a_store_that_is_slow_but_not_for_ever(
     assert "sessions were not stored" in caplog.text
 
 
+async def test_closing_tries_again_at_once_what_has_just_failed() -> None:
+    kept = Kept()
+    kept.backend.fault = "connection"
+    kept.store.start()
+    kept.store.keep(kept.store.claim("s1"), state("goodbye"))
+    await kept.settle()
+    kept.backend.fault = None
+    await kept.store.aclose(patience_s=0.5)
+    assert [key for key, _ in kept.backend.written] == [KEY]
+
+
+async def test_closing_ends_a_task_whose_client_has_swallowed_its_cancellation() -> None:
+    kept = Kept()
+    swallowed = []
+
+    async def ping() -> None:
+        try:
+            await asyncio.sleep(0.2)
+        except asyncio.CancelledError:
+            swallowed.append(1)
+
+    kept.backend.ping = ping  # type: ignore[method-assign]
+    kept.store.start()
+    await kept.settle()
+    async with asyncio.timeout(3.0):
+        await kept.store.aclose()
+    assert swallowed
+
+
 async def test_every_operation_that_was_answered_is_timed() -> None:
     async with store() as kept:
         kept.store.keep(kept.store.claim("s1"), state("greeting"))
