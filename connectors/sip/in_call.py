@@ -6,7 +6,7 @@ from fastagent.connectors.sip.actions import Address, DtmfInfo
 from fastagent.connectors.sip.bodies import SDP, dtmf_of, is_dtmf
 from fastagent.connectors.sip.call import Call, Phase
 from fastagent.connectors.sip.dialog import MIN_SE, timer_items, timer_of_request
-from fastagent.connectors.sip.grammar import Malformed
+from fastagent.connectors.sip.grammar import Malformed, printable
 from fastagent.connectors.sip.in_dialog import InDialog
 from fastagent.connectors.sip.inbound import Inbound, not_acceptable, offer_in
 from fastagent.connectors.sip.message import Request
@@ -61,10 +61,16 @@ class InCall:
             raise Refused(481)
         if call.dialog.remote_seq is not None and request.cseq.number <= call.dialog.remote_seq:
             raise Refused(500, "CSeq is out of order")
-        if call.user and self._stack.config.challenge_in_dialog and request.method in _MOVES_MEDIA:
-            self._stack.authenticate(request, source, now)
+        self._check_user(call, request, source, now)
         call.dialog.remote_seq = request.cseq.number
         handler(call, request, source, now)
+
+    def _check_user(self, call: Call, request: Request, source: Address, now: float) -> None:
+        """Where a password began the call, the same one moves its media."""
+        if not call.user or not self._stack.config.challenge_in_dialog or request.method not in _MOVES_MEDIA:
+            return
+        if self._stack.authenticate(request, source, now) not in ("", call.user):
+            raise Refused(403)
 
     def _ok(
         self, call: Call, request: Request, source: Address, now: float, items: Items = (), body: bytes = b""
@@ -128,7 +134,7 @@ class InCall:
         if call.invite is not None and call.phase in (Phase.OFFERED, Phase.RINGING):
             self._stack.answer(call.invite, 487, call.id, now)  # section 15.1.2: the INVITE is answered, too
         self._ok(call, request, source, now)
-        self._stack.end(call, "hung_up", text=request.headers.get("reason") or "")
+        self._stack.end(call, "hung_up", text=printable(request.headers.get("reason") or ""))
 
     def _info(self, call: Call, request: Request, source: Address, now: float) -> None:
         digit = dtmf_of(request.headers, request.body)

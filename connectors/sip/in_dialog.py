@@ -16,6 +16,8 @@ from fastagent.connectors.sip.transactions import Failure
 
 OnFinal = Callable[[Response | None, float], None]
 """Takes the final answer, or None where there was none."""
+_PATIENCE_S = 60.0
+"""How long an INVITE within a dialog may stay at 1xx: nobody rings there."""
 _GONE = (408, 481)
 """Answers that mean that the dialog is no more (RFC 5057 section 5.1)."""
 
@@ -49,7 +51,7 @@ class InDialog:
         def on_failure(failure: Failure, at: float) -> None:
             on_final(None, at)
 
-        self._stack.transactions.request(request, to, on_response, on_failure, now)
+        self._stack.transactions.request(request, to, on_response, on_failure, now, patience_s=_PATIENCE_S)
 
     # -- BYE -------------------------------------------------------------------------------------------------------
 

@@ -79,12 +79,11 @@ class Inbound:
         call.invite = self._stack.transactions.accept(request, source)
         call.invite.call = call.id
         self._stack.answer(call.invite, 100, call.id, now)
-        self._stack.calls[call.id] = call
+        self._stack.begin(call)
         self._offer(call, request)
 
     def _check_room(self) -> None:
-        calls = sum(call.phase is not Phase.ENDED for call in self._stack.calls.values())
-        if self.draining or calls >= self._stack.config.max_calls or self._stack.transactions.full:
+        if self.draining or self._stack.live >= self._stack.config.max_calls or self._stack.transactions.full:
             if self._stack.config.full_status == 486:
                 raise Refused(486)
             after = 5 + self._stack.token(1)[0] % 11  # F19: at random, so that they do not all come back at once

@@ -11,22 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fastagent.connectors.sip.crypto import choose_crypto, format_crypto, new_key, parse_crypto
-from fastagent.connectors.sip.grammar import NUMBER, Malformed
-from fastagent.connectors.sip.media import Capabilities, Codec, Crypto, Direction, NegotiatedMedia
-from fastagent.connectors.sip.sdp import (
-    Attributes,
-    MediaLine,
-    Origin,
-    SessionDescription,
-    is_nowhere,
-    parse_sdp,
-    usable_host,
+from fastagent.connectors.sip.grammar import Malformed
+from fastagent.connectors.sip.media import Capabilities, Codec, Crypto, NegotiatedMedia
+from fastagent.connectors.sip.sdp import MediaLine, Origin, SessionDescription, parse_sdp, usable_host
+from fastagent.connectors.sip.streams import (
+    agreed_direction,
+    answered_direction,
+    codec_lines,
+    codec_of,
+    dtmf_lines,
+    dtmf_of,
+    ptime_of,
+    refused_line,
+    rtcp_of,
 )
 
 _PLAIN = ("RTP/AVP", "RTP/AVPF")
 _SECURE = ("RTP/SAVP", "RTP/SAVPF")
-_PTIMES = (10, 20, 30, 40, 60)
-_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 _DTMF = {8000: 101, 16000: 103, 48000: 102}  # our offers' number of telephone-event, by clock
 
 
@@ -90,7 +91,7 @@ class MediaSession:
         choice = self._choose(offer)
         line = offer.media[choice.index]
         answer = self._answer_line(offer, line, choice)
-        lines = tuple(answer if at == choice.index else _refused(one) for at, one in enumerate(offer.media))
+        lines = tuple(answer if at == choice.index else refused_line(one) for at, one in enumerate(offer.media))
         self.agreed = self._agree(offer, line, answer, choice)
         self._lines = lines
         return self._describe(lines)
@@ -108,7 +109,7 @@ class MediaSession:
                 continue
             codec = self._codec(line)
             if codec is not None:
-                return _Choice(at, codec[0], codec[1], _dtmf(line, codec[0]), crypto)
+                return _Choice(at, codec[0], codec[1], dtmf_of(line, codec[0]), crypto)
             reason = "no common codec"
         raise NotAcceptable(reason)
 
@@ -122,7 +123,7 @@ class MediaSession:
         return crypto is not None, crypto
 
     def _codec(self, line: MediaLine) -> tuple[Codec, str] | None:
-        found = [(codec, number) for number in line.formats if (codec := _codec_of(line, number, self._can.codecs))]
+        found = [(codec, number) for number in line.formats if (codec := codec_of(line, number, self._can.codecs))]
         if self._can.prefer_ours:
             found.sort(key=lambda one: self._can.codecs.index(one[0]))
         return found[0] if found else None
@@ -130,14 +131,14 @@ class MediaSession:
     def _answer_line(self, offer: SessionDescription, line: MediaLine, choice: _Choice) -> MediaLine:
         assert self.local is not None  # the media layer has told its port before it answers
         formats = (choice.payload_type, *([choice.dtmf] if choice.dtmf else []))
-        attributes: list[tuple[str, str | None]] = [*_codec_lines(choice.codec, choice.payload_type)]
-        attributes += _dtmf_lines(choice.dtmf, choice.codec.clock_hz)
-        attributes.append(("ptime", str(_ptime(line, self._can.ptime_ms))))
+        attributes: list[tuple[str, str | None]] = [*codec_lines(choice.codec, choice.payload_type)]
+        attributes += dtmf_lines(choice.dtmf, choice.codec.clock_hz)
+        attributes.append(("ptime", str(ptime_of(line, self._can.ptime_ms))))
         if choice.crypto is not None:
             attributes.append(("crypto", format_crypto(self._key(choice.crypto.suite, choice.crypto.tag))))
         if self._muxed(line):
             attributes.append(("rtcp-mux", None))
-        attributes.append((_answered(offer, line, self.on_hold), None))
+        attributes.append((answered_direction(offer, line, self.on_hold), None))
         return MediaLine("audio", self.local[1], line.proto, formats, None, tuple(attributes))
 
     def _muxed(self, line: MediaLine) -> bool:
@@ -203,10 +204,10 @@ class MediaSession:
             raise NotAcceptable("the answer is for another transport")
         for number in theirs.formats:
             line = theirs if theirs.encoding(number) else ours
-            codec = _codec_of(line, number, self._can.codecs)
+            codec = codec_of(line, number, self._can.codecs)
             if codec is not None:
                 crypto = self._answered_key(theirs)
-                return _Choice(0, codec, number, _dtmf(theirs, codec), crypto)
+                return _Choice(0, codec, number, dtmf_of(theirs, codec), crypto)
         raise NotAcceptable("the answer has no codec of ours")
 
     def _answered_key(self, theirs: MediaLine) -> Crypto | None:
@@ -225,9 +226,9 @@ class MediaSession:
         formats = (*(str(codec.payload_type) for codec in codecs), *(str(one) for one in dtmf.values()))
         attributes: list[tuple[str, str | None]] = []
         for codec in codecs:
-            attributes += _codec_lines(codec, str(codec.payload_type))
+            attributes += codec_lines(codec, str(codec.payload_type))
         for clock, number in dtmf.items():
-            attributes += _dtmf_lines(str(number), clock)
+            attributes += dtmf_lines(str(number), clock)
         attributes.append(("ptime", str(self._can.ptime_ms)))
         secure = self._can.srtp == "required" or (self.agreed is not None and self.agreed.crypto_send is not None)
         if secure:
@@ -265,20 +266,20 @@ class MediaSession:
         host = theirs.host_of(line) or ""
         muxed = ours.get("rtcp-mux") is not None and line.get("rtcp-mux") is not None
         receivable = tuple(
-            (int(number), codec) for number in ours.formats if (codec := _codec_of(ours, number, self._can.codecs))
+            (int(number), codec) for number in ours.formats if (codec := codec_of(ours, number, self._can.codecs))
         )
-        dtmf = _dtmf(ours, choice.codec)
+        dtmf = dtmf_of(ours, choice.codec)
         return NegotiatedMedia(
             local=self.local,
             remote=(host, line.port),
-            remote_rtcp=(host, line.port) if muxed else _rtcp(line, host),
+            remote_rtcp=(host, line.port) if muxed else rtcp_of(line, host),
             codec=choice.codec,
             payload_type=int(choice.payload_type),
             receivable=receivable,
             dtmf_payload_type=int(choice.dtmf) if choice.dtmf else None,
             dtmf_receivable=int(dtmf) if dtmf else None,
-            ptime_ms=_ptime(line, self._can.ptime_ms),
-            direction=_ours(theirs, line, ours),
+            ptime_ms=ptime_of(line, self._can.ptime_ms),
+            direction=agreed_direction(theirs, line, ours),
             rtcp_mux=muxed,
             fmtp=line.about("fmtp", choice.payload_type) or "",
             crypto_send=self._keys[choice.crypto.suite] if choice.crypto else None,
@@ -303,83 +304,6 @@ class MediaSession:
             new = replace(new, origin=replace(new.origin, version=self._version))
         self._sent = new
         return bytes(new)
-
-
-def _codec_of(line: MediaLine, number: str, codecs: tuple[Codec, ...]) -> Codec | None:
-    encoding = line.encoding(number)
-    if encoding is None or not NUMBER.fullmatch(number) or len(number) > 3 or int(number) > 127:
-        return None
-    for codec in codecs:
-        if (codec.name.lower(), codec.clock_hz, codec.channels) == encoding:
-            return codec
-    return None
-
-
-def _dtmf(line: MediaLine, codec: Codec) -> str | None:
-    """Return the number of telephone-event whose clock is the codec's (RFC 4733 section 2.1)."""
-    for number in line.formats:
-        if line.encoding(number) == ("telephone-event", codec.clock_hz, 1) and len(number) <= 3 and int(number) < 128:
-            return number
-    return None
-
-
-def _codec_lines(codec: Codec, number: str) -> Attributes:
-    lines: Attributes = (("rtpmap", f"{number} {codec.rtpmap}"),)
-    return (*lines, ("fmtp", f"{number} {codec.fmtp}")) if codec.fmtp else lines
-
-
-def _dtmf_lines(number: str | None, clock: int) -> Attributes:
-    if number is None:
-        return ()
-    return ("rtpmap", f"{number} telephone-event/{clock}"), ("fmtp", f"{number} 0-15")
-
-
-def _refused(line: MediaLine) -> MediaLine:
-    """Return the answer to a stream that is not wanted (RFC 3264 section 6): one format must stay."""
-    return MediaLine(line.kind, 0, line.proto, line.formats[:1])
-
-
-def _ptime(line: MediaLine, ours_ms: int) -> int:
-    """Return the packets' length that the peer wishes for, if it is one of the usual, at most its `maxptime`."""
-    wish, most = (line.get(name) or "" for name in ("ptime", "maxptime"))
-    ptime = int(wish) if wish in map(str, _PTIMES) else ours_ms
-    if NUMBER.fullmatch(most) and len(most) < 5:
-        ptime = min(ptime, max((one for one in _PTIMES if one <= int(most)), default=_PTIMES[0]))
-    return ptime
-
-
-def _rtcp(line: MediaLine, host: str) -> tuple[str, int]:
-    """Return where reports go (RFC 3605): the next port, unless another is told."""
-    port, _, place = (line.get("rtcp") or "").partition(" ")
-    if not NUMBER.fullmatch(port) or len(port) > 5 or not 0 < int(port) < 65536:
-        return host, line.port + 1
-    parts = place.split()
-    return (parts[2] if len(parts) == 3 and usable_host(parts[2]) else host), int(port)
-
-
-def _wishes(description: SessionDescription, line: MediaLine) -> tuple[bool, bool]:
-    """Whether the other side sends, and whether it listens. A connection to nowhere is a hold of the old kind."""
-    direction = description.of(line, *_DIRECTIONS) or "sendrecv"
-    nowhere = is_nowhere(description.host_of(line) or "")
-    return direction in ("sendrecv", "sendonly"), direction in ("sendrecv", "recvonly") and not nowhere
-
-
-def _answered(offer: SessionDescription, line: MediaLine, on_hold: bool) -> Direction:
-    sends, listens = _wishes(offer, line)
-    return _direction(listens, sends and not on_hold)
-
-
-def _ours(theirs: SessionDescription, line: MediaLine, ours: MediaLine) -> Direction:
-    """Return what is left for us, of what both sides say."""
-    sends, listens = _wishes(theirs, line)
-    said = next(name for name, _ in ours.attributes if name in _DIRECTIONS)
-    return _direction(listens and said in ("sendrecv", "sendonly"), sends and said in ("sendrecv", "recvonly"))
-
-
-def _direction(send: bool, receive: bool) -> Direction:
-    if send:
-        return "sendrecv" if receive else "sendonly"
-    return "recvonly" if receive else "inactive"
 
 
 __all__ = ["Malformed", "MediaSession", "NotAcceptable"]

@@ -67,7 +67,7 @@ class Outbound:
         if destination.credentials is not None:
             call.digest = DigestClient(destination.credentials, stack.token)
         attempt = _Attempt(destination, stack.new_tag(), media.make_offer(), 0, stack.config.session_expires_s)
-        stack.calls[call.id] = call
+        stack.begin(call)
         self._attempts[call.id] = attempt
         self._send(call, attempt, now)
         stack.timers.start(call, "ring", now + stack.config.ring_s, partial(self._unanswered, call))
@@ -128,8 +128,12 @@ class Outbound:
             self._stack.actions.append(call.acks[tag])
             return
         assert call.outgoing is not None  # it is its answer
-        dialog = dialog_of_callee(call.outgoing.request, response, call.source)
-        self._acknowledge(call, dialog, tag, response.cseq.number)
+        try:
+            dialog = dialog_of_callee(call.outgoing.request, response, call.source)
+            self._acknowledge(call, dialog, tag, response.cseq.number)
+        except Malformed as error:  # a route that cannot be followed: not even an ACK can be sent
+            self._give_up(call, "protocol_error", text=str(error))
+            return
         if call.phase not in (Phase.CALLING, Phase.EARLY):
             self._leave(call, dialog, now)
             return

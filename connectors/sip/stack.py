@@ -74,7 +74,9 @@ class Stack:
         self.admission = Admission(config.trusted, per_source=config.per_source, overall=config.overall)
         self.digest = DigestServer(config.realm, config.users, token, algorithms=config.algorithms)
         self.calls: dict[str, Call] = {}
-        """By our tag."""
+        """By our tag; those that are over, too, while a BYE of ours is under way."""
+        self.live = 0
+        """How many are not over."""
         self._secret = token(32)
 
     # -- names -----------------------------------------------------------------------------------------------------
@@ -157,6 +159,11 @@ class Stack:
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
+    def begin(self, call: Call) -> None:
+        """Keep a call."""
+        self.calls[call.id] = call
+        self.live += 1
+
     def announce(self, call: Call, before: NegotiatedMedia | None) -> None:
         """Tell how the media differs from what it was."""
         after = call.agreed
@@ -172,6 +179,7 @@ class Stack:
     def end(self, call: Call, reason: EndReason, status: int = 0, text: str = "", *, keep: bool = False) -> None:
         """The call is over. `keep` it findable while our BYE is under way, so that a BYE that crosses it gets 200."""
         if call.move(Did.END):
+            self.live -= 1
             self.timers.stop(call)
             self.actions.append(CallEnded(call.id, reason, status, text))
         if not keep:

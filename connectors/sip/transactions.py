@@ -133,13 +133,31 @@ class Transactions:
     # -- requests by us --------------------------------------------------------------------------------------------
 
     def request(
-        self, request: Request, to: Address, on_response: OnResponse, on_failure: OnFailure, now: float
+        self,
+        request: Request,
+        to: Address,
+        on_response: OnResponse,
+        on_failure: OnFailure,
+        now: float,
+        *,
+        patience_s: float | None = None,
     ) -> ClientTransaction:
-        """Send a request and repeat it until there is an answer."""
+        """Send a request and repeat it until there is an answer.
+
+        Args:
+            request: ours, with a Via of its own.
+            to: the next hop.
+            on_response: told of each response that is no copy of a refusal.
+            on_failure: told, once, that none will come.
+            now: the time.
+            patience_s: how long an INVITE waits for its final answer after a 1xx; None: until it is taken back.
+        """
         transaction = ClientTransaction(request, to, on_response, on_failure)
         self._client[request.via.branch, request.method] = transaction
         self._out(Send(transaction.data, to))
         self._clock_client(transaction, None, now)
+        if patience_s is not None:
+            self._timers.start(transaction, "patience", now + patience_s, partial(self._lose_patience, transaction))
         return transaction
 
     def receive_response(self, response: Response, now: float) -> bool:
@@ -157,9 +175,14 @@ class Transactions:
         return True
 
     def abandon(self, transaction: ClientTransaction) -> None:
-        """Wait no longer for an INVITE that was taken back and never answered."""
+        """Forget a transaction: it has ended, or is an INVITE that was taken back and never answered."""
         self._timers.stop(transaction)
         self._client.pop((transaction.request.via.branch, transaction.request.method), None)
+
+    def _lose_patience(self, transaction: ClientTransaction, now: float) -> None:
+        if transaction.core.state is State.PROCEEDING:
+            self.abandon(transaction)
+            transaction.on_failure("timeout", now)
 
     def broken(self, to: Address, now: float) -> None:
         """The transport cannot reach a place: what waits for it has failed."""
@@ -185,7 +208,7 @@ class Transactions:
 
     def _clock_client(self, transaction: ClientTransaction, on: On | None, now: float) -> None:
         if transaction.core.state is State.TERMINATED:
-            self._client.pop((transaction.request.via.branch, transaction.request.method), None)
+            self.abandon(transaction)
         self._clock(transaction, transaction.core, on, now, partial(self._ask, transaction))
 
     def _clock(

@@ -61,7 +61,7 @@ class UserAgent:
     @property
     def calls(self) -> int:
         """Calls that are not over."""
-        return sum(call.phase is not Phase.ENDED for call in self._stack.calls.values())
+        return self._stack.live
 
     @property
     def transactions(self) -> int:
@@ -213,21 +213,22 @@ class UserAgent:
 
     def hang_up(self, call: str, now: float, *, items: Items = (), reason: EndReason = "local") -> list[Action]:
         """End a call, whatever its phase: refuse, take back, or BYE. `items` may have a Reason (RFC 3326)."""
-        found = self._stack.calls.get(call)
-        match found.phase if found is not None else None:
-            case Phase.OFFERED | Phase.RINGING:
-                assert found is not None  # a phase is somebody's
-                self._inbound.reject(found, 480, now, "", items, reason)
-            case Phase.ANSWERED:
-                assert found is not None  # as above
-                found.hang_up = (reason, items)
-            case Phase.CALLING | Phase.EARLY:
-                assert found is not None  # as above
-                self._outbound.cancel(found, reason, now)
-            case Phase.CONFIRMED:
-                assert found is not None  # as above
-                self._in_dialog.hang_up(found, reason, now, items)
+        if (found := self._stack.calls.get(call)) is not None:
+            self._hang_up(found, now, items, reason)
         return self._said()
+
+    def _hang_up(self, call: Call, now: float, items: Items, reason: EndReason) -> None:
+        match call.phase:
+            case Phase.OFFERED | Phase.RINGING:
+                self._inbound.reject(call, 480, now, "", items, reason)
+            case Phase.ANSWERED:
+                call.hang_up = (reason, items)
+            case Phase.CALLING | Phase.EARLY:
+                self._outbound.cancel(call, reason, now)
+            case Phase.CONFIRMED:
+                self._in_dialog.hang_up(call, reason, now, items)
+            case Phase.CANCELLING | Phase.ENDED:
+                pass
 
     def change_media(
         self, call: str, now: float, *, local: tuple[str, int] | None = None, hold: bool | None = None

@@ -311,3 +311,23 @@ def test_notifies_of_other_things_are_refused() -> None:
     rig, _, tag = talking()
     assert rig.status(request("NOTIFY", 2, to_tag=tag, extra="Event: presence")) == 489
     assert rig.status(request("NOTIFY", 3, extra="Event: refer")) == 481
+
+
+def test_a_change_that_stays_at_100_is_given_up_after_a_minute() -> None:
+    rig, call, _ = talking()
+    asked = only(rig.take(rig.ua.change_media(call, rig.now, hold=True)))
+    rig.send(reply(asked, 100))
+    rig.wait(61)
+    assert rig.event(CallEnded).reason == "timeout"
+    rig.wait(40)
+    assert (rig.ua.transactions, rig.ua.calls, rig.ua.next_timeout()) == (0, 0, None)
+
+
+def test_another_users_password_does_not_move_a_call() -> None:
+    from tests.connectors.sip.test_digest import Phone, challenged, rig_of
+
+    rig, ann, bob = rig_of(), Phone(), Phone("bob", "hidden")
+    ann.learn(challenged(rig))
+    _, ok = rig.answered(invite(number=2, extra=ann.proof()), ack=None)
+    bob.learn(challenged(rig, 9))
+    assert rig.status(invite(number=3, to_tag=ok.to.tag, extra=bob.proof())) == 403

@@ -342,6 +342,15 @@ LINES = st.sampled_from(
 ) | st.text(max_size=30)
 
 
+@pytest.mark.parametrize("number", ["x", "\u0663", "1000", "128", "-1"])
+def test_a_payload_type_that_is_none_is_not_taken(number: str) -> None:
+    one = session()
+    answer = one.take_offer(sdp(f"m=audio 4000 RTP/AVP {number} 0", f"a=rtpmap:{number} telephone-event/8000"))
+    assert audio(answer)[0] == "m=audio 10000 RTP/AVP 0"
+    with pytest.raises(NotAcceptable):
+        one.take_offer(sdp(f"m=audio 4000 RTP/AVP {number}", f"a=rtpmap:{number} PCMU/8000"))
+
+
 @given(st.lists(LINES, max_size=12))
 def test_any_description_is_answered_or_refused(lines: list[str]) -> None:
     one = session(*ALL_CODECS, srtp="optional", rtcp_mux=True)

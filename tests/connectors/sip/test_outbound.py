@@ -201,3 +201,11 @@ def test_early_media_is_told() -> None:
 def test_s13_a_line_break_in_a_header_of_ours_is_refused(value: str) -> None:
     with pytest.raises(ValueError, match="line break"):
         calling(items=(("X-Ref", value),))
+
+
+def test_a_route_that_cannot_be_followed_ends_the_call() -> None:
+    rig, _, asked = calling()
+    assert rig.send(reply(asked, 200, body=ANSWER, extra="Record-Route: <sip:p1.example;lr")) == []
+    assert rig.event(CallEnded).reason == "protocol_error"
+    rig.wait(100)
+    assert (rig.ua.transactions, rig.ua.calls, rig.ua.next_timeout()) == (0, 0, None)
