@@ -6,12 +6,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
+if TYPE_CHECKING:
+    from fastagent.gateway.cli.phone import BasePhone
+
 _ACTIONS = ("--say", "--wav", "--dtmf")
+
+Wire = Literal["twilio", "audiocodes"]
 
 
 class OrderedCommand(TyperCommand):
@@ -44,22 +49,37 @@ def call(
     stay: Annotated[float, typer.Option(help="Stay on the line silently for so long at the end.", metavar="S")] = 0.0,
     record: Annotated[Path | None, typer.Option(help="Write both sides to a stereo WAV file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document at the end.")] = False,
-    url: Annotated[str, typer.Option(help="The gateway's voice webhook.")] = "http://127.0.0.1:8000/twilio/webhook",
+    wire: Annotated[Wire, typer.Option(help="Whose wire to call over.")] = "twilio",
+    url: Annotated[
+        str | None, typer.Option(help="The gateway's webhook.", show_default="http://127.0.0.1:8000/<wire>/webhook")
+    ] = None,
     public_url: Annotated[str | None, typer.Option(help="What Twilio would sign, if it is not the URL.")] = None,
-    auth_token: Annotated[str | None, typer.Option(envvar="TWILIO_AUTH_TOKEN", help="Signs the requests.")] = None,
+    auth_token: Annotated[str | None, typer.Option(envvar="TWILIO_AUTH_TOKEN", help="Signs as Twilio does.")] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="AUDIOCODES_API_KEY", help="AudioCodes: the bearer token.")
+    ] = None,
+    barge_in: Annotated[bool, typer.Option(help="AudioCodes: its own setting, until the gateway changes it.")] = False,
+    cut_after: Annotated[
+        float | None, typer.Option(help="AudioCodes: lose the connection then, and resume.", metavar="S")
+    ] = None,
     to: Annotated[str, typer.Option(help="The number that is called.")] = "+15550100002",
     from_: Annotated[str, typer.Option("--from", help="The caller's number.")] = "+15550100001",
 ) -> None:
-    """Call the gateway as Twilio would, speak, and listen: webhook, ticket and media over a real socket.
+    """Call the gateway as a carrier would, speak, and listen, over a real socket.
 
     Actions happen in the order given, each once the agent has fallen silent.
     """
     from fastagent.gateway.cli.phone import CallRefused
 
     actions = _ordered(ctx.meta["fastagent.actions"], say or [], wav or [], dtmf or [])
-    given = {"from_": from_, "to": to, "auth_token": auth_token, "public_url": public_url}
+    url = url or f"http://127.0.0.1:8000/{wire}/webhook"
+    given: dict[str, Any] = {"from_": from_, "to": to}
+    if wire == "twilio":
+        given |= {"auth_token": auth_token, "public_url": public_url}
+    else:
+        given |= {"token": token, "barge_in": barge_in, "cut_after": cut_after}
     try:
-        report = asyncio.run(_call(url, actions, barge_in_after, stay, record, quiet=as_json, given=given))
+        report = asyncio.run(_call(wire, url, actions, barge_in_after, stay, record, quiet=as_json, given=given))
     except CallRefused as refused:
         _fail(as_json, refused.reason)
     except OSError as error:
@@ -121,7 +141,18 @@ async def _spoken(actions: list[Action]) -> list[Action]:
         return [await voice(action) for action in actions]
 
 
+def _phone(wire: Wire, url: str, given: dict[str, Any]) -> "BasePhone":
+    if wire == "audiocodes":
+        from fastagent.gateway.cli.audiocodes_phone import AudiocodesPhone
+
+        return AudiocodesPhone(url, **given)
+    from fastagent.gateway.cli.phone import Phone
+
+    return Phone(url, **given)
+
+
 async def _call(
+    wire: Wire,
     url: str,
     actions: list[Action],
     barge_in_after: int | None,
@@ -132,12 +163,11 @@ async def _call(
     given: dict[str, Any],
 ) -> dict[str, Any]:
     from fastagent.gateway.cli.display import Display
-    from fastagent.gateway.cli.phone import Phone
     from fastagent.gateway.cli.watch import Watcher
 
     actions = await _spoken(actions)
     display = Display(silent=quiet)
-    async with Phone(url, **given) as phone:
+    async with _phone(wire, url, given) as phone:
         display.connected(url, phone.call_sid)
         async with Watcher(url, phone.call_sid, display.turn) as watcher:
             await phone.agent_quiet() if barge_in_after is None else await _into(phone, barge_in_after)
@@ -190,7 +220,7 @@ def _report(phone: Any, session: dict[str, Any] | None) -> dict[str, Any]:
     def ms(seconds: float | None) -> float | None:
         return None if seconds is None else round(seconds * 1000, 1)
 
-    timings, emulator = phone.timings, phone.emulator
+    timings = phone.timings
     return {
         "call_sid": phone.call_sid,
         "ended_by": phone.ended_by,
@@ -199,13 +229,7 @@ def _report(phone: Any, session: dict[str, Any] | None) -> dict[str, Any]:
         "response_ms": [ms(one) for one in timings.response],
         "onset_to_clear_ms": [ms(one) for one in timings.onset_to_clear],
         "holes_ms": [ms(one) for one in timings.holes],
-        "wire": {
-            "agent_audio_s": round(emulator.received_bytes / 8000, 2),
-            "marks": emulator.marks,
-            "clears": emulator.clears,
-            "max_lead_ms": emulator.max_buffered // 8,
-            "violations": emulator.violations,
-        },
+        "wire": phone.wire(),
         "phone_late_ms": ms(timings.max_late),
         "session": session,
     }

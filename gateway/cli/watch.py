@@ -41,9 +41,9 @@ class Watcher:
         try:
             if self._session_id is None:
                 found = await self._get(f"/sessions?call_id={self._call_sid}")
-                if found is None or not found["sessions"]:
+                if found is None or not found["active_sessions"]:
                     return
-                self._session_id = found["sessions"][-1]["session_id"]
+                self._session_id = found["active_sessions"][-1]["session_id"]
             self._details = await self._get(f"/sessions/{self._session_id}") or self._details
         except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
             return

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 
 from fastagent.connectors.leg import HangupReason
+from tests.connectors.audiocodes.harness import audiocodes
 from tests.connectors.conformance import (
     NOTICES,
     Events,
@@ -21,6 +22,8 @@ from tests.connectors.conformance import (
 from tests.connectors.harnesses import twilio, websocket
 
 HARNESSES: dict[str, MakeHarness] = {
+    "audiocodes": audiocodes,
+    "audiocodes-mulaw": partial(audiocodes, "raw/mulaw"),
     "twilio": twilio,
     "websocket": websocket,
     "websocket-mulaw": partial(websocket, output="audio/x-mulaw"),
