@@ -59,6 +59,18 @@ class OpenAiLlm:
             client, self._client = self._client, None
             await client.close()
 
+    async def refuses_key(self) -> bool:
+        """Whether the endpoint refuses the key, asked by a list of its models, which costs nothing."""
+        from openai import AuthenticationError, OpenAIError, PermissionDeniedError
+
+        try:
+            await self._open().models.list(timeout=5.0)
+        except (AuthenticationError, PermissionDeniedError):
+            return True
+        except OpenAIError:
+            pass
+        return False
+
     async def stream(self, request: LlmRequest) -> AsyncIterator[TextDelta | ToolCall]:
         """Yield the answer."""
         spoken = 0

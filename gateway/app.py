@@ -37,7 +37,7 @@ from fastagent.gateway.health import LatencyWindow
 from fastagent.gateway.http import HttpSurface, Runner, one_shape
 from fastagent.gateway.metrics import Metrics
 from fastagent.gateway.models import Models
-from fastagent.gateway.registry import AgentRegistry
+from fastagent.gateway.registry import AgentRegistry, RegistryFull
 from fastagent.gateway.session import Services, Session
 from fastagent.gateway.sessions import Sessions
 from fastagent.gateway.settings import Settings, secret
@@ -168,7 +168,11 @@ class Gateway:
     def _load_files(self) -> None:
         """Take up agents whose files are new or have changed; live calls keep theirs."""
         for agent, document in self._files.changed():
-            self.agents.add(agent, document)
+            try:
+                self.agents.add(agent, document)
+            except RegistryFull:
+                _log.error("there are too many agents: one was not loaded", extra={"agent_id": agent.agent_id})
+                continue
             _log.info("agent loaded", extra={"agent_id": agent.agent_id})
 
     # -- life ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Language models for agents: a chain of endpoints from `llm_config` and the environment."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterable
 from importlib import import_module
@@ -13,6 +14,9 @@ from fastagent.afsm.openai_llm import OpenAiConfig, OpenAiLlm
 from fastagent.gateway.options import LlmOptions, options
 
 _OWN = {"api_key_env", "timeout", "fallbacks"}
+
+
+_log = logging.getLogger(__name__)
 
 
 class Models:
@@ -28,6 +32,7 @@ class Models:
         self._api_key, self._base_url, self._on_fault = api_key, base_url, on_fault
         self._made: dict[str, Llm] = {}
         self._endpoints: list[OpenAiLlm] = []
+        self._looking: asyncio.Task[None] | None = None
 
     def model_for(self, llm_config: dict[str, Any]) -> Llm | None:
         """Return the model of an agent; None where neither it nor the environment names an endpoint.
@@ -68,9 +73,20 @@ class Models:
             return  # told when the agent is called
         if wanted:
             await asyncio.to_thread(import_module, "openai")
+            self._looking = asyncio.create_task(self._look_at_keys(), name="model-keys")
+
+    async def _look_at_keys(self) -> None:
+        """A key that is refused is to be known before the first call (F9); anything else will show by itself."""
+        for endpoint in tuple(self._endpoints):
+            if await endpoint.refuses_key():
+                _log.error("the key of a model's endpoint is refused", extra={"model": endpoint.name})
+                self._on_fault(endpoint.name, "auth")
 
     async def aclose(self) -> None:
         """Close every connection."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         for endpoint in self._endpoints:
             await endpoint.aclose()
         self._endpoints.clear()

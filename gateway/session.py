@@ -338,16 +338,24 @@ class Session:
     # -- what a client or the API asks for -------------------------------------------------------------------------
 
     def announce(self, words: str, *, ending: Ending | None = None, interrupt: bool = False) -> bool:
-        """Say something, and do what an ending says, once the answer under way was heard; return whether there was
-        room for it."""
-        if self._ended.done() or len(self._announcements) == _MAX_ANNOUNCEMENTS:
+        """Say something, and do what an ending says, once the answer under way was heard, or with `interrupt` at once;
+        return whether there was room for it."""
+        if self.ending or len(self._announcements) == _MAX_ANNOUNCEMENTS:
             return False
-        self._announcements.append(Announcement(words, ending))
+        one = Announcement(words, ending)
         if interrupt:
+            self._announcements.appendleft(one)
             self._interrupt_on_request()
-        elif self._turn is None and not self.inbound.caller_speaks:
+            return True
+        self._announcements.append(one)
+        if self._turn is None and not self.inbound.caller_speaks:
             self._announce_next()
         return True
+
+    @property
+    def ending(self) -> bool:
+        """Whether the call is over, or nothing but its end will come any more."""
+        return self._ended.done() or (self._turn is not None and self._turn.ends_call)
 
     def _announce_next(self) -> bool:
         if not self._announcements:

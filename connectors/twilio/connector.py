@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
 from fastagent.connectors import trust
 from fastagent.connectors.errors import PeerError
@@ -30,7 +30,6 @@ _log = logging.getLogger(__name__)
 _OPENING_S = 3.0
 _MAX_MESSAGE = 1 << 20
 _CALL_SID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-_BROKEN = frozenset({WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode.MESSAGE_TOO_BIG})
 _OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 _METADATA = re.compile(r"CallerName|ForwardedFrom|StirVerstat|SipHeader_X-[A-Za-z0-9-]{1,64}")
 
@@ -308,7 +307,8 @@ class TwilioConnection:
             elif message.type is WSMsgType.BINARY:
                 protocol.dropped["binary"] += 1
             else:  # closed, by them, by us, or by a broken connection
-                lost = protocol.closed(broken=socket.close_code in _BROKEN)
+                broken = message.type is WSMsgType.ERROR and isinstance(message.data, WebSocketError)
+                lost = protocol.closed(broken=broken)
                 if lost is not None:
                     happened(lost)
                 return

@@ -168,9 +168,6 @@ class TwilioLeg:
         if self._socket.closed:
             return
         # A reader that does not read would keep the closing frame from ever leaving.
-        last = self._loop.call_later(_CLOSE_S, abort, self._transport)
-        try:
-            await self._socket.close(code=_CLOSE_CODES.get(reason, WSCloseCode.OK), drain=False)
-        finally:
-            if last is not None:
-                last.cancel()
+        # For one that is gone by then this does nothing.
+        self._loop.call_later(_CLOSE_S, abort, self._transport)
+        await self._socket.close(code=_CLOSE_CODES.get(reason, WSCloseCode.OK), drain=False)

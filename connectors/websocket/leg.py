@@ -144,6 +144,8 @@ class SocketLeg:
         self._quiet_timer: asyncio.TimerHandle | None = None
         self._heard_until = 0.0  # up to when audio, or silence in its place, is accounted for
         self._quiet_s = 0.0
+        self._chunk_at = self._chunk_s = 0.0
+        self._patience_s = _QUIET_S
         self.gone = asyncio.Event()
         """The client has left after the end."""
         self._detail = ""
@@ -174,7 +176,15 @@ class SocketLeg:
         if not taken:
             late = "audio is more than ten seconds ahead of real time"
             self.refuse(Refused("audio_processing_failed", "The audio was dropped", late))
+        self._follow_rhythm(len(payload) / self.info.audio.sample_bytes / self.info.audio.rate_hz, now)
         self._listen_for_quiet()
+
+    def _follow_rhythm(self, chunk_s: float, now: float) -> None:
+        """A client that sends a second of audio each second is not silent in between: wait for its next chunk."""
+        since, before = now - self._chunk_at, self._chunk_s
+        in_time = before > 0 and 0.5 * before <= since <= 1.5 * before + 0.2
+        self._patience_s = _QUIET_S + (chunk_s if in_time else 0.0)
+        self._chunk_at, self._chunk_s = now, chunk_s
 
     def _listen_for_quiet(self) -> None:
         """Silence begins now, unless audio comes."""
@@ -193,7 +203,7 @@ class SocketLeg:
             return
         now = self._loop.time()
         seconds = now - self._heard_until
-        patience = _QUIET_STEP_S if self._quiet_s else _QUIET_S
+        patience = _QUIET_STEP_S if self._quiet_s else self._patience_s
         if seconds < patience - 0.001:
             self._quiet_in(patience - seconds)
         elif now - due > _LATE_S and not was_late:

@@ -100,7 +100,7 @@ class SessionsApi:
 
     def _session(self, call: Call) -> Session:
         session = self._gateway.sessions.live(call.path("session_id"))
-        if session is None:
+        if session is None or session.ending:
             raise ApiError("session_not_found", "There is no such session, or it has ended")
         return session
 

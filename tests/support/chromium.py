@@ -46,9 +46,13 @@ class Page:
 
     async def until(self, script: str, *, patience_s: float = 30.0) -> Any:
         """Return the value of an expression as soon as it is true."""
-        async with asyncio.timeout(patience_s):
-            while not (value := await self.run(script)):  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+        try:
+            async with asyncio.timeout(patience_s):
+                while not (value := await self.run(script)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            shown = await self.run("document.body.innerText")
+            raise AssertionError(f"{script} did not become true; {self.errors}; the page shows:\n{shown}") from None
         return value
 
     async def screenshot(self) -> bytes:

@@ -96,6 +96,7 @@ function end(reason) {
 }
 
 function heard({ type, payload }) {
+  if (!call) return; // we have hung up: what was on its way says nothing new
   if (type === "session_started") by("state").textContent = payload.initial_state;
   else if (type === "state_transition") {
     by("state").textContent = payload.to_state;

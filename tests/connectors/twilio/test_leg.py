@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from fastagent.connectors import outbox as outbox_module
-from fastagent.connectors.host import Release
+from fastagent.connectors.host import Recalled, Release
 from fastagent.connectors.leg import CallInfo, CallLeg, DtmfReceived, HangupReason, LegEnded, LegEvent, MarkReached
 from fastagent.connectors.twilio import leg as leg_module
 from fastagent.connectors.twilio.connector import TwilioConfig, TwilioConnection
@@ -22,6 +22,7 @@ from fastagent.connectors.twilio.leg import TwilioLeg
 from fastagent.connectors.twilio.protocol import TwilioProtocol
 from fastagent.media.frame import PCMU_8K
 from tests.support.carrier import MEDIA, WEBHOOK
+from tests.support.no_host import NoHost
 
 CHUNK = b"\xff" * 1600  # 200 ms
 
@@ -357,7 +358,7 @@ async def test_a_hang_up_does_not_wait_for_a_reader_that_takes_nothing() -> None
 # -- slow and dead readers over real sockets ---------------------------------------------------------------------------
 
 
-class Host:
+class Host(NoHost):
     """A gateway whose every session does what the test says."""
 
     def __init__(self, converse: Callable[[CallLeg], Awaitable[None]]) -> None:
@@ -375,7 +376,7 @@ class Host:
 
         return release
 
-    async def converse(self, leg: CallLeg, agent_id: str) -> None:
+    async def converse(self, leg: CallLeg, agent_id: str, *, recalled: Recalled | None = None) -> None:
         try:
             await self._converse(leg)
         finally:

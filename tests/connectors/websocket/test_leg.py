@@ -394,3 +394,18 @@ async def test_the_final_flag_comes_also_where_words_followed_the_last_audio() -
     assert last["data"] != "", "an empty WAV, and not nothing"
     assert len(last["data"]) == len(b64encode(bytes(44)))
     await one.leg.aclose(HangupReason.COMPLETED)
+
+
+@pytest.mark.parametrize("chunk_s", [0.6, 1.0, 2.0])
+async def test_chunks_that_come_in_a_rhythm_are_one_utterance(chunk_s: float) -> None:
+    """Who records a second at a time sends a second at a time: the wait for the next chunk is no silence."""
+    one, ears = SocketHarness(), Ears()
+    one.leg.attach(ears.inbound)
+    silence, speech = bytes(round(chunk_s * 32000)), tone(chunk_s, rate_hz=16000).tobytes()
+    for chunk in (silence, silence, *[speech] * 4, silence, silence):
+        one.caller_sends(chunk)
+        await asyncio.sleep(chunk_s)
+    await asyncio.sleep(3.0)
+    ((start, end, _),) = ears.said
+    assert end - start == pytest.approx(4 * chunk_s, abs=0.2)
+    await one.leg.aclose(HangupReason.COMPLETED)
