@@ -18,6 +18,8 @@ from fastagent.connectors.sip.uri import Uri
 from fastagent.connectors.sip.validate import Refused
 
 _PENDING = (Phase.OFFERED, Phase.RINGING)
+_UNDECIDED_S = 180.0
+"""How long a call may be offered before it counts as refused: proxies give up then, too (timer C)."""
 
 
 def offer_in(request: Request) -> bytes | None:
@@ -80,7 +82,11 @@ class Inbound:
         call.invite.call = call.id
         self._stack.answer(call.invite, 100, call.id, now)
         self._stack.begin(call)
+        self._stack.timers.start(call, "undecided", now + _UNDECIDED_S, partial(self._undecided, call))
         self._offer(call, request)
+
+    def _undecided(self, call: Call, now: float) -> None:
+        self.reject(call, 480, now, "", (), "no_answer")
 
     def _check_room(self) -> None:
         if self.draining or self._stack.live >= self._stack.config.max_calls or self._stack.transactions.full:
@@ -180,6 +186,7 @@ class Inbound:
             call.media.local = local
         body = self._sdp(call)
         call.move(Did.ACCEPT)
+        self._stack.timers.stop(call, "undecided")
         self.confirm_with(call, call.invite, body, now, late=call.offer is None, items=items)
         if call.offer is not None:
             self._stack.announce(call, None)

@@ -59,6 +59,15 @@ def test_a_call_that_we_refuse() -> None:
     assert rig.wait(60) == []
 
 
+def test_a_call_that_nobody_decides_on_is_refused_in_the_end() -> None:
+    rig = Rig()
+    rig.send(invite())
+    assert [one.status for _, one in rig.wait(180.1) if isinstance(one, Response)] == [480]
+    assert rig.event(CallEnded).reason == "no_answer"
+    rig.wait(40)
+    assert (rig.ua.transactions, rig.ua.calls, rig.ua.next_timeout()) == (0, 0, None)
+
+
 def test_hanging_up_before_the_ack_waits_for_it() -> None:
     rig = Rig()
     call, ok = rig.answered(invite(), ack=None)
