@@ -22,6 +22,21 @@ debian() { # debian PACKAGE...: install what is missing
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends "${missing[@]}" | grep -E '^Setting up' || true
 }
 
+quiet_redis() { # redis-server for the tests, which start their own: the package's service neither runs nor starts at boot
+    command -v redis-server >/dev/null && return
+    local policy=/usr/sbin/policy-rc.d sudo=""
+    [ "$(id -u)" -eq 0 ] || sudo=sudo
+    if [ -e "$policy" ]; then # a container's, as a rule, which starts no service at all
+        debian redis-server
+    else
+        printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
+        $sudo chmod 755 "$policy"
+        (debian redis-server) || { $sudo rm -f "$policy"; exit 1; }
+        $sudo rm -f "$policy"
+    fi
+    if command -v systemctl >/dev/null; then $sudo systemctl disable --now redis-server >/dev/null 2>&1 || true; fi
+}
+
 find_python() {
     for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3; do
         [ -n "$candidate" ] && command -v "$candidate" >/dev/null &&
@@ -67,7 +82,8 @@ run)
     [ "$(cat .venv/.stamp 2>/dev/null)" = "$digest dev" ] || make_venv .venv "$digest" packages .
     ;;
 test)
-    debian flite chromium
+    debian flite chromium openssl
+    quiet_redis
     make_venv .venv "$digest dev" packages '.[dev]'
     ;;
 bench)
