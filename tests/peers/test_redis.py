@@ -694,7 +694,7 @@ async def _resumed_total(process: Served, key: str) -> float:
     return sum(float(line.removeprefix(wanted)) for line in text.splitlines() if line.startswith(wanted))
 
 
-async def test_f18_a_session_goes_on_after_the_process_was_killed(tmp_path: Path) -> None:
+async def _killed_process(tmp_path: Path) -> None:
     async with redis_server() as server:
         environment = _environment(server, tmp_path, FASTAGENT_API_KEYS=",".join(KEYS))
         async with serve(**environment) as process:
@@ -748,7 +748,7 @@ async def test_f18_a_session_goes_on_after_the_process_was_killed(tmp_path: Path
             await eventually(lambda: _none(server.keys()))
 
 
-async def test_f17_a_session_goes_on_after_the_process_was_stopped_in_mid_call(tmp_path: Path) -> None:
+async def _stopped_process(tmp_path: Path) -> None:
     async with redis_server() as server:
         environment = _environment(server, tmp_path, FASTAGENT_DRAIN_SECONDS="0")
         async with serve(**environment) as process, serve(**environment) as other:
@@ -770,6 +770,27 @@ async def test_f17_a_session_goes_on_after_the_process_was_stopped_in_mid_call(t
                 assert (started["resumed"], started["initial_state"]) == (True, "street")
                 await after.answers(1)
                 assert after.heard == [f"{phrases.RESUMED} Which street"]
+
+
+@pytest.fixture(scope="module")
+def deaths(tmp_path_factory: pytest.TempPathFactory) -> list[BaseException | None]:
+    """What became of the two, each with processes of its own, at the same time."""
+
+    async def both() -> list[BaseException | None]:
+        works = [work(tmp_path_factory.mktemp("agents")) for work in (_killed_process, _stopped_process)]
+        return await asyncio.gather(*works, return_exceptions=True)
+
+    return asyncio.run(both())
+
+
+def test_f18_a_session_goes_on_after_the_process_was_killed(deaths: list[BaseException | None]) -> None:
+    if deaths[0] is not None:
+        raise deaths[0]
+
+
+def test_f17_a_session_goes_on_after_the_process_was_stopped_in_mid_call(deaths: list[BaseException | None]) -> None:
+    if deaths[1] is not None:
+        raise deaths[1]
 
 
 async def _ordered(one: Gateway, caller: Client, server: RedisServer) -> None:
