@@ -73,7 +73,7 @@ async def _look(settings: Any, *, speak: bool, url: str | None) -> list[Finding]
         found = check(settings)
         findings += found if isinstance(found, list) else await found
     if url is not None:
-        findings += await _webhook(url)
+        findings += await (_voice_ai(url, settings) if "/audiocodes/" in url else _webhook(url))
     return findings
 
 
@@ -219,6 +219,15 @@ async def _speech(settings: Any) -> list[Finding]:
             return [Finding("speech", "error", f"{type(error).__name__}: {error}")]
     text = f"said and heard {heard!r} in {time.monotonic() - began:.1f} s"
     return [Finding("speech", "ok" if heard else "warning", text)]
+
+
+async def _voice_ai(url: str, settings: Any) -> list[Finding]:
+    """As VoiceAI Connect would look at it."""
+    from fastagent.gateway.cli.audiocodes_check import check_bot
+    from fastagent.gateway.settings import secret
+
+    found = await check_bot(url, secret(settings.audiocodes_api_key))
+    return [Finding(name, "ok" if right else "error", text) for name, right, text in found]
 
 
 async def _webhook(url: str) -> list[Finding]:

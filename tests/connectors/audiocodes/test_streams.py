@@ -9,10 +9,15 @@ import aiohttp
 import pytest
 
 from fastagent.afsm.state import Ending
+from fastagent.connectors.audiocodes.auth import OAuthOptions
+from fastagent.connectors.audiocodes.config import session_id
 from fastagent.connectors.audiocodes.departure import LegOptions
+from fastagent.connectors.audiocodes.emulator import VoiceAiEmulator
 from fastagent.connectors.leg import HangupReason
+from fastagent.gateway.audiocodes import audiocodes_config
+from fastagent.gateway.settings import Settings
 from fastagent.gateway.store import MemoryBackend
-from fastagent.telephony import AudiocodesConnector
+from fastagent.telephony import AudioCodesConnector, AudiocodesConnector
 from tests.support.audio import ulaw_tone
 from tests.support.audiocodes import Peer, VoiceAi, gateway, voice_ai
 from tests.support.carrier import HUMAN, Speaks, agent, eventually, metric, pitch
@@ -350,3 +355,56 @@ async def test_sockets_left_are_closed_when_the_gateway_stops() -> None:
         assert await idle.close_code() == 1001
         await peer.close_code()
         assert peer.emulator.hung_up == "shutdown"
+
+
+async def test_a_peer_that_answers_no_ping_is_gone_and_held() -> None:
+    """F13."""
+    async with voice_ai(parrot(), config={**SOON, "ping_s": 0.2}) as one:
+        socket = await one.http.ws_connect(one.url, headers=one.headers, autoping=False)
+        peer = Peer(socket, VoiceAiEmulator(formats=ULAW))
+        await peer.send(peer.emulator.opening())
+        await peer.until("playStream.start")
+        assert await ended(one, peer.emulator.conversation_id) == "connection_lost"
+        await peer.aclose()
+
+
+async def test_wav_formats_are_spoken_where_nothing_else_is_offered() -> None:
+    async with voice_ai(parrot()) as one, one.call(formats=("wav/mulaw",)) as peer:
+        await peer.until("playStream.stop")
+        first = b64decode(peer.of("playStream.chunk")[0]["audioChunk"])
+        assert first.startswith(b"RIFF")
+        assert peer.emulator.violations == []
+
+
+async def test_the_documented_example_works_as_it_stands() -> None:
+    async with gateway(parrot(), token=None) as one:
+        audiocodes = AudiocodesConnector(
+            webhook_url="https://your-server.com/audiocodes/webhook", api_key="your_audiocodes_api_key", gateway=one
+        )
+        assert AudioCodesConnector is AudiocodesConnector
+        await audiocodes.register_agent(agent_id="support_agent", phone_number="+18005551235")
+        await audiocodes.start()
+        assert one.audiocodes.agents == {"+18005551235": "support_agent"}
+        assert one.audiocodes.api_key == "your_audiocodes_api_key"
+        await audiocodes.stop()
+
+
+def test_settings_become_the_connectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "AUDIOCODES_API_KEY": "",
+        "AUDIOCODES_BARGE_IN": "false",
+        "AUDIOCODES_OAUTH_JWKS_URL": "https://x/jwks",
+        "AUDIOCODES_OAUTH_AUDIENCE": "a",
+    }.items():
+        monkeypatch.setenv(name, value)
+    config = audiocodes_config(Settings())
+    assert config.api_key is None
+    assert config.barge_in is False
+    assert config.oauth == OAuthOptions(audience="a", jwks_url="https://x/jwks")
+    monkeypatch.delenv("AUDIOCODES_OAUTH_JWKS_URL")
+    assert audiocodes_config(Settings()).oauth is None
+
+
+def test_sessions_have_ids_that_every_node_finds() -> None:
+    assert session_id("4a5b") == "ac_4a5b"
+    assert len(session_id("x" * 100)) == len(session_id("a:b")) == 43
