@@ -131,8 +131,7 @@ class InDialog:
             self.hang_up(call, "timeout", now, text="the session was not refreshed")
             return
         rest = call.timer.interval_s / 2 - min(32.0, call.timer.interval_s / 3)
-        give_up = lambda at: self.hang_up(call, "timeout", at, text="no refresh was answered")  # noqa: E731
-        self._stack.timers.start(call, "session", now + max(rest, 0.0), give_up)
+        self._stack.timers.start(call, "session", now + max(rest, 0.0), partial(self._unrefreshed, call))
         if call.changing or call.waiting is not None:
             return  # that will refresh it
         if "update" in call.peer_allows:
@@ -140,6 +139,9 @@ class InDialog:
             self.send(call, "UPDATE", now, partial(self._updated, call), items=items)
         else:
             self.change(call, now)
+
+    def _unrefreshed(self, call: Call, now: float) -> None:
+        self.hang_up(call, "timeout", now, text="no refresh was answered")
 
     def _updated(self, call: Call, response: Response | None, now: float) -> None:
         if call.phase is not Phase.CONFIRMED:

@@ -1,6 +1,5 @@
 """Calls by us: INVITE with its forks, challenges and refusals, and CANCEL (RFC 3261 sections 9.1 and 13.2)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -23,11 +22,7 @@ from fastagent.connectors.sip.uri import Uri
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Whom to call, and how.
-
-    Raises:
-        Malformed: an address cannot be read.
-    """
+    """Whom to call, and how; `destination` makes one from text."""
 
     uri: Uri
     from_: NameAddr
@@ -165,7 +160,7 @@ class Outbound:
     def _leave(self, call: Call, dialog: Dialog, now: float) -> None:
         """Hang up on a fork, or on who answered what we had taken back already."""
         fork = Call(self._stack.new_tag(), call.media, call.source, Phase.ENDED, dialog=dialog, digest=call.digest)
-        self._in_dialog.send(fork, "BYE", now, lambda response, at: None)
+        self._in_dialog.send(fork, "BYE", now, _ignore)
         if call.phase is Phase.CANCELLING:
             self._give_up(call, "cancelled")
 
@@ -221,9 +216,8 @@ class Outbound:
         assert call.outgoing is not None  # it was sent before anything came back
         if call.hang_up is None or self._stack.timers.running(call, "cancel_sent"):
             return
-        self._stack.timers.start(call, "cancel_sent", now + LIMIT, lambda at: None)
-        ignore: Callable[[object, float], None] = lambda answer, at: None  # noqa: E731
-        self._stack.transactions.request(cancel_of(call.outgoing.request), call.source, ignore, ignore, now)
+        self._stack.timers.start(call, "cancel_sent", now + LIMIT, _do_nothing)
+        self._stack.transactions.request(cancel_of(call.outgoing.request), call.source, _ignore, _ignore, now)
 
     def _forget(self, call: Call, now: float) -> None:
         """Nobody said 487 (section 9.1): the INVITE is not waited for any longer."""
@@ -233,6 +227,14 @@ class Outbound:
 
     def _unanswered(self, call: Call, now: float) -> None:
         self.cancel(call, "no_answer", now)
+
+
+def _ignore(answer: object, now: float) -> None:
+    """What is said to our CANCEL, or to the BYE of a fork, changes nothing."""
+
+
+def _do_nothing(now: float) -> None:
+    """A timer that is only there to be seen running."""
 
 
 def destination(

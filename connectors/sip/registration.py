@@ -4,7 +4,6 @@ Refreshed at 50 to 80 % of the time that the registrar gives, at random; after a
 doubling to 30 min, with jitter. A wrong password ends it: who hammers gets banned.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -87,13 +86,12 @@ class Registrations:
 
     def _send(self, registration: _Registration, now: float) -> None:
         registration.number += 1
-        number = registration.number
-        request = self._request(registration)
-        take: Callable[[Response, float], None] = lambda response, at: (  # noqa: E731 - a late answer is for another
-            self._answered(registration, response, at) if number == registration.number else None
-        )
         self._stack.transactions.request(
-            request, registration.registrar.hop, take, partial(self._failed, registration), now
+            self._request(registration),
+            registration.registrar.hop,
+            partial(self._answered, registration, registration.number),
+            partial(self._failed, registration),
+            now,
         )
 
     def _request(self, registration: _Registration) -> Request:
@@ -116,9 +114,9 @@ class Registrations:
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
-    def _answered(self, registration: _Registration, response: Response, now: float) -> None:
-        if response.status < 200:
-            return
+    def _answered(self, registration: _Registration, number: int, response: Response, now: float) -> None:
+        if response.status < 200 or number != registration.number:
+            return  # a late answer is for a request that another has replaced
         if response.status < 300:
             self._accepted(registration, response, now)
         elif response.status in (401, 407):
