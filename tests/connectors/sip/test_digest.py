@@ -205,3 +205,41 @@ def test_the_client_counts_and_gives_up() -> None:
 
 def test_passwords_are_not_in_reprs() -> None:
     assert "secret" not in repr(STRICT)
+
+
+def test_forgotten_nonces_are_stale_and_never_good_again() -> None:
+    server = DigestServer("desk", {"ann": "secret"}, tokens())
+    phone = DigestClient(Credentials("ann", "secret"), tokens("phone"))
+
+    def challenge(now: float) -> None:
+        found = parse(b"SIP/2.0 401 No\r\n\r\n")
+        assert isinstance(found, Response)
+        phone.take(Response(401, "", found.headers.plus(*server.challenges(now))))
+
+    def ask() -> Request:
+        ((name, value),) = phone.items("INVITE", "sip:desk@192.0.2.1")
+        message = parse(invite(extra=f"{name}: {value}"))
+        assert isinstance(message, Request)
+        return message
+
+    challenge(1.0)
+    first = ask()
+    assert server.check(first, 2.0).kind == "right"
+    challenge(70.0)
+    assert server.check(ask(), 70.0).kind == "right"
+    assert len(server._proved) == 1  # the one of before is too old to be worth a place
+    assert server.check(first, 3.0).kind == "stale"  # were time to go back, it still would not do
+
+
+def test_what_is_no_digest_of_ours_proves_nothing() -> None:
+    server = DigestServer("desk", {"ann": "secret"}, tokens(), algorithms=("SHA-256",))
+    for text, kind in [
+        ('Digest realm="other", username="ann"', "none"),
+        ('Digest realm="desk", username="ann", algorithm=MD5', "wrong"),
+        ('Digest realm="desk", username="ann", algorithm=SHA-256, qop=auth-int', "wrong"),
+        ('Digest realm="desk", username="ann", algorithm=SHA-256, uri="x", response="\u00e9"', "wrong"),
+        ('Digest realm="desk', "none"),
+    ]:
+        message = parse(invite(extra=f"Authorization: {text}"))
+        assert isinstance(message, Request)
+        assert server.check(message, 1.0).kind == kind

@@ -340,3 +340,50 @@ def test_another_users_password_does_not_move_a_call() -> None:
     _, ok = rig.answered(invite(number=2, extra=ann.proof()), ack=None)
     bob.learn(challenged(rig, 9))
     assert rig.status(invite(number=3, to_tag=ok.to.tag, extra=bob.proof())) == 403
+
+
+def test_a_peer_that_asks_for_a_password_within_a_call_is_not_answered_without_one() -> None:
+    rig, call, _ = talking()
+    asked = only(rig.take(rig.ua.change_media(call, rig.now, hold=True)))
+    rig.send(reply(asked, 401, extra='WWW-Authenticate: Digest realm="x", nonce="n", qop="auth"'))
+    assert rig.event(ChangeRefused).status == 401
+
+
+def test_an_answer_that_makes_no_sense_ends_the_call() -> None:
+    rig, call, _ = talking()
+    asked = only(rig.take(rig.ua.change_media(call, rig.now, hold=True)))
+    found = rig.send(reply(asked, 200, body="rubbish"))
+    assert [one.method for one in found if isinstance(one, Request)] == ["ACK", "BYE"]
+    assert rig.event(CallEnded).reason == "protocol_error"
+
+
+def test_commands_for_calls_that_are_not_there_say_nothing() -> None:
+    rig = Rig()
+    assert rig.ua.ring("x", 1) == rig.ua.accept("x", LOCAL, 1) == rig.ua.reject("x", 486, 1) == []
+    assert rig.ua.hang_up("x", 1) == rig.ua.change_media("x", 1) == rig.ua.transfer("x", "sip:a@b", 1) == []
+    assert rig.ua.transfer_to_call("x", "y", 1) == rig.ua.send_dtmf("x", "1", 1) == rig.ua.unregister("x", 1) == []
+    assert rig.ua.media("x") is None
+
+
+def test_options_within_a_call_and_what_has_no_meaning_there() -> None:
+    rig, _, tag = talking()
+    assert rig.status(request("OPTIONS", 2, to_tag=tag)) == 200
+    assert rig.status(request("REGISTER", 3, to_tag=tag)) == 481
+
+
+def test_a_timer_that_is_too_short_is_refused_in_a_call_too() -> None:
+    rig, _, tag = talking()
+    (answer,) = rig.responses(request("UPDATE", 2, to_tag=tag, extra="Session-Expires: 10"))
+    assert (answer.status, answer.headers.get("min-se")) == (422, "90")
+
+
+def test_without_a_via_there_is_nobody_to_tell() -> None:
+    rig = Rig()
+    assert rig.send(request("OPTIONS").replace(b"Via:", b"X-Via:")) == []
+    assert rig.ua.dropped == {"malformed": 1}
+
+
+def test_a_description_that_is_none_is_a_bad_request() -> None:
+    assert Rig().status(invite("v=1")) == 400
+    rig, _, tag = talking()
+    assert rig.status(invite("v=1", 2, to_tag=tag)) == 400

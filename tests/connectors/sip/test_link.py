@@ -199,6 +199,10 @@ def test_a_call_with_a_password_over_a_bad_link(seed: int) -> None:
     link.do("phone", link.phone.change_media(call, link.now, hold=True))
     link.run(20)
     assert len(link.got("desk", Held)) == 1
+    link.run(61)  # the nonce is old by then: the desk asks again
+    link.do("phone", link.phone.change_media(call, link.now, hold=False))
+    link.run(20)
+    assert len(link.got("desk", Resumed)) == 1
     link.do("phone", link.phone.hang_up(call, link.now))
     link.run(120)
     assert link.is_clean()
