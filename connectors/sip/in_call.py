@@ -63,7 +63,10 @@ class InCall:
             raise Refused(500, "CSeq is out of order")
         self._check_user(call, request, source, now)
         call.dialog.remote_seq = request.cseq.number
-        handler(call, request, source, now)
+        try:
+            handler(call, request, source, now)
+        except Refused as refused:
+            self._stack.refuse(request, source, refused, call.id, now)
 
     def _check_user(self, call: Call, request: Request, source: Address, now: float) -> None:
         """Where a password began the call, the same one moves its media."""

@@ -66,10 +66,18 @@ class Inbound:
         """Take an INVITE that begins a call.
 
         Raises:
-            Refused: with the first of the reasons in their order; nothing is remembered of it.
+            Refused: with the first of the reasons in their order; nothing is remembered of a stranger's.
         """
         body = offer_in(request)
         user = self._stack.authenticate(request, source, now)
+        try:
+            self._begin(request, source, user, body, now)
+        except Refused as refused:
+            if not user or self._stack.transactions.full:
+                raise
+            self._stack.refuse(request, source, refused, self._stack.new_tag(), now)
+
+    def _begin(self, request: Request, source: Address, user: str, body: bytes | None, now: float) -> None:
         self._check_room()
         timer = timer_of_request(request)
         if timer is not None and timer.interval_s < MIN_SE:

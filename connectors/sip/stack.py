@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -77,6 +78,8 @@ class Stack:
         """By our tag; those that are over, too, while a BYE of ours is under way."""
         self.live = 0
         """How many are not over."""
+        self.refused: Counter[int] = Counter()
+        """Requests refused, by status."""
         self._secret = token(32)
 
     # -- names -----------------------------------------------------------------------------------------------------
@@ -137,6 +140,13 @@ class Stack:
         """Answer within a transaction."""
         response = response_to(transaction.request, status, tag, items, body, reason)
         self.transactions.respond(transaction, response, now)
+
+    def refuse(self, request: Request, source: Address, refused: Refused, tag: str, now: float) -> None:
+        """Refuse a request of somebody who is known, and remember it: its repeats are answered alike, although its
+        number or its proof would be an old one by then."""
+        self.refused[refused.status] += 1
+        transaction = self.transactions.accept(request, source)
+        self.answer(transaction, refused.status, tag, now, items=refused.items, reason=refused.reason)
 
     # -- who ---------------------------------------------------------------------------------------------------------
 

@@ -50,13 +50,16 @@ class UserAgent:
         self._in_call = InCall(self._stack, self._inbound, self._in_dialog, self._transfers)
         self._outbound = Outbound(self._stack, self._in_dialog)
         self._registrations = Registrations(self._stack)
-        self.refused: Counter[int] = Counter()
-        """Requests refused, by status."""
 
     @property
     def dropped(self) -> Counter[str]:
         """Messages that got no answer, by reason."""
         return self._stack.admission.dropped
+
+    @property
+    def refused(self) -> Counter[int]:
+        """Requests refused, by status."""
+        return self._stack.refused
 
     @property
     def calls(self) -> int:
@@ -125,7 +128,7 @@ class UserAgent:
 
     def _refuse(self, request: Request, source: Address, refused: Refused, now: float) -> None:
         """Answer with a refusal, but never an ACK; what is malformed has its price at the door, too."""
-        self.refused[refused.status] += 1
+        self._stack.refused[refused.status] += 1
         if request.method == "ACK" or (refused.status in (400, 505) and not self._stack.admission.admits_any(now)):
             return
         self._stack.answer_once(request, source, refused.status, refused.items, reason=refused.reason)

@@ -243,3 +243,10 @@ def test_what_is_no_digest_of_ours_proves_nothing() -> None:
         message = parse(invite(extra=f"Authorization: {text}"))
         assert isinstance(message, Request)
         assert server.check(message, 1.0).kind == kind
+
+
+def test_a_users_refused_call_is_refused_alike_when_it_is_repeated() -> None:
+    rig, phone = Rig(changed(STRICT, max_calls=0), source=STRANGER), Phone()
+    phone.learn(challenged(rig))
+    data = invite(number=2, extra=phone.proof())
+    assert [rig.status(data), rig.status(data)] == [503, 503]

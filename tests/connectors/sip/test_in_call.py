@@ -194,6 +194,7 @@ def test_changes_that_cross_are_tried_again() -> None:
     rig, call, tag = talking()
     asked = only(rig.take(rig.ua.change_media(call, rig.now, hold=True)))
     assert rig.status(invite(number=2, to_tag=tag)) == 491
+    rig.send(request("ACK", 2, to_tag=tag, branch="INVITE2"))
     rig.send(reply(asked, 491))
     ((at, again),) = rig.wait(2.1)
     assert isinstance(again, Request)
@@ -387,3 +388,13 @@ def test_a_description_that_is_none_is_a_bad_request() -> None:
     assert Rig().status(invite("v=1")) == 400
     rig, _, tag = talking()
     assert rig.status(invite("v=1", 2, to_tag=tag)) == 400
+
+
+def test_a_refused_change_is_refused_alike_when_it_is_repeated() -> None:
+    rig, _, tag = talking()
+    bad = invite(SDP.replace("RTP/AVP 0 8 101", "RTP/AVP 18"), 2, to_tag=tag)
+    assert [rig.status(bad), rig.status(bad)] == [488, 488]
+    assert [at for at, _ in rig.wait(2)] == [0.5, 1.5]
+    assert rig.send(request("ACK", 2, to_tag=tag, branch="INVITE2")) == []
+    assert rig.wait(10) == []
+    assert rig.ua.refused == {488: 1}
