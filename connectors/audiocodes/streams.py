@@ -5,8 +5,9 @@ A conversation is accepted at once; its session begins when `start` has told who
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -63,6 +64,10 @@ class StreamShell:
         """Release everything; the sessions are over by now."""
         for line in tuple(self._lines):
             line.close(WSCloseCode.GOING_AWAY)
+        for live in tuple(self._live.values()):
+            if live.begins is not None:  # accepted, and no session yet
+                live.begins.cancel()
+                await self._drop(live.leg)
         for task in tuple(self._sessions):
             task.cancel()
         await asyncio.gather(*self._sessions, return_exceptions=True)
@@ -159,6 +164,7 @@ class StreamShell:
             case Ended(reason_code, _):
                 _log.info("AudioCodes ended the call", extra={"call_id": leg.info.call_id, "reason_code": reason_code})
                 leg.ended(reason_code)
+                self._begin(leg, {})
             case Initiated() | Resumed() | Validated():
                 pass  # the core admits one
             case _:
@@ -231,8 +237,8 @@ class StreamShell:
             return
         live.begins.cancel()
         live.begins = None
-        if leg.over:
-            self._forget(leg)
+        if leg.over:  # before it began
+            self._spawn(self._drop(leg))
             return
         metadata = {**parameters, **({"botName": live.bot_name} if live.bot_name else {})}
         leg.called(parameters.get("caller") or leg.info.from_, parameters.get("callee", ""), metadata)
@@ -269,7 +275,10 @@ class StreamShell:
         return leg
 
     def _run(self, leg: StreamLeg, agent_id: str, recalled: Recalled | None = None) -> None:
-        task = asyncio.create_task(self._converse(leg, agent_id, recalled), name="audiocodes-session")
+        self._spawn(self._converse(leg, agent_id, recalled))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="audiocodes-session")
         self._sessions.add(task)
         task.add_done_callback(self._sessions.discard)
 
@@ -278,11 +287,11 @@ class StreamShell:
         try:
             await self._host.converse(leg, agent_id, recalled=recalled)
         finally:
-            self._forget(leg)
-            await leg.aclose(HangupReason.INTERNAL_ERROR)
+            await self._drop(leg)
 
-    def _forget(self, leg: StreamLeg) -> None:
+    async def _drop(self, leg: StreamLeg) -> None:
         live = self._live.get(leg.info.call_id)
         if live is not None and live.leg is leg:
             del self._live[leg.info.call_id]
             live.release()
+        await leg.aclose(HangupReason.INTERNAL_ERROR)
