@@ -37,6 +37,7 @@ from fastagent.connectors.websocket.protocol import Refused, SocketProtocol, Sta
 HOLD_S = 30.0
 _QUIET_S = 0.5  # so long without a chunk is silence (resolution 54)
 _QUIET_STEP_S = 0.1
+_LONG_CHUNK_S = 0.2  # shorter ones are well within the half second
 _MAX_QUIET_S = 3.0  # longer than any endpointing delay: more silence says nothing new
 _LATE_S = 0.05
 _MAX_BACKLOG_S = 2.0
@@ -182,7 +183,7 @@ class SocketLeg:
     def _follow_rhythm(self, chunk_s: float, now: float) -> None:
         """A client that sends a second of audio each second is not silent in between: wait for its next chunk."""
         since, before = now - self._chunk_at, self._chunk_s
-        in_time = before > 0 and 0.5 * before <= since <= 1.5 * before + 0.2
+        in_time = before >= _LONG_CHUNK_S and 0.5 * before <= since <= 1.5 * before
         self._patience_s = _QUIET_S + (chunk_s if in_time else 0.0)
         self._chunk_at, self._chunk_s = now, chunk_s
 
