@@ -8,7 +8,7 @@ run:  ## start the gateway with the demo agent and embedded speech on port 8000
 	@.venv/bin/fastagent serve
 
 test: check docs  ## everything that must hold
-	@$(python) -m pytest
+	@$(python) -m pytest -n 3 --dist loadfile
 
 check: lint types
 

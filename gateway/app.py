@@ -20,6 +20,7 @@ from fastagent.afsm.llm import Llm
 from fastagent.connectors.audiocodes.connector import AudiocodesConnection
 from fastagent.connectors.host import Recalled
 from fastagent.connectors.leg import CallLeg, HangupReason
+from fastagent.connectors.sip.connector import SipConfig, SipConnection
 from fastagent.connectors.trust import networks
 from fastagent.connectors.twilio.connector import TwilioConfig, TwilioConnection
 from fastagent.connectors.webrtc.connector import WebRtcConfig, WebRtcConnection
@@ -121,6 +122,7 @@ class Gateway:
         self._speeches: Speeches | None = None
         self._store = self._make_store()
         self._claims: dict[Session, Claim] = {}
+        self.sip: SipConnection | None = None
         self._tracer: Tracer = NoTracer()
         if self.settings.otel_endpoint:
             self._tracer = OtelTracer(service=self.settings.otel_service)
@@ -217,8 +219,50 @@ class Gateway:
             self._runner = None
             raise
         self.port = self._runner.addresses[0][1]
+        await self._start_sip()
         self._say_what_is_open()
         self._warming = asyncio.create_task(self._warm_up(), name="warm-up")
+
+    async def _start_sip(self) -> None:
+        """Listen for phones: on loopback by default; a default port that is taken is no reason not to start.
+
+        Raises:
+            OSError: the port that was asked for is taken.
+            ValueError: it would be open to everybody.
+        """
+        settings = self.settings
+        if not settings.sip_host:
+            return
+        local = settings.sip_host in ("127.0.0.1", "::1", "localhost")
+        if not (local or settings.sip_users or settings.sip_trusted):
+            await self._stop_listening()
+            raise ValueError("SIP_HOST is open to others: set SIP_USERS or SIP_TRUSTED")
+        config = SipConfig(
+            host=settings.sip_host,
+            port=settings.sip_port,
+            public_host=settings.sip_public_host,
+            rtp_ports=settings.rtp_ports,
+            users=settings.sip_users,
+            trusted=tuple(networks(settings.sip_trusted)),
+        )
+        sip = SipConnection(config, self)
+        try:
+            await sip.start()
+        except OSError as error:
+            if settings.model_fields_set & {"sip_port", "sip_host"}:
+                await self._stop_listening()
+                raise
+            _log.warning("SIP is off: its default port is taken", extra={"error": error.strerror})
+            return
+        self.sip = sip
+        _log.info("listening for SIP", extra={"host": settings.sip_host, "port": sip.port})
+
+    async def _stop_listening(self) -> None:
+        """Undo a start that cannot go on."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+        await self._store.aclose()
 
     def _socket_config(self) -> SocketConfig:
         settings = self.settings
@@ -339,6 +383,8 @@ class Gateway:
             self._warming.cancel()
         for connection in self._connections:
             await connection.aclose()
+        if self.sip is not None:
+            await self.sip.aclose()
         await self._models.aclose()
         await self._web.aclose()
         await self._store.aclose()

@@ -72,6 +72,7 @@ class RtpStream:
         on_audio: given 20 ms of the caller's audio on each tick.
         on_key: given a key.
         on_position: given how many samples of ours have been sent, after each tick that sent some.
+        opened: a port of the pool that was opened before anything was negotiated.
     """
 
     def __init__(
@@ -83,11 +84,12 @@ class RtpStream:
         on_audio: Callable[[Int16Array, float], None],
         on_key: Callable[[str], None],
         on_position: Callable[[int], None] = lambda samples: None,
+        opened: tuple[int, socket.socket, socket.socket] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._pool, self._make_codec = pool, make_codec
         self._on_audio, self._on_key, self._on_position = on_audio, on_key, on_position
-        self.port, self._media, self._control = pool.open(self._loop.time())
+        self.port, self._media, self._control = opened or pool.open(self._loop.time())
         self.counts = StreamCounts()
         self.plan = plan
         self._codec = make_codec(plan.codec, plan.clock_hz)
