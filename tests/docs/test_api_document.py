@@ -96,6 +96,25 @@ await twilio.register_agent(
 await twilio.start()
 """
 
+AUDIOCODES = """
+from fastagent.telephony import AudiocodesConnector
+
+# Initialize connector
+audiocodes = AudiocodesConnector(
+    webhook_url="https://your-server.com/audiocodes/webhook",
+    api_key="your_audiocodes_api_key"
+)
+
+# Register agent with connector
+await audiocodes.register_agent(
+    agent_id="retail_agent",
+    phone_number="+18005551234"
+)
+
+# Start listening for calls
+await audiocodes.start()
+"""
+
 START = """
 # Start the agent
 await agent.start()
@@ -131,15 +150,17 @@ async def healthy(http: aiohttp.ClientSession, url: str) -> None:
 
 
 @pytest.mark.real
-async def test_the_complete_example_serves_its_agent_beside_twilio(tmp_path: Path) -> None:
+async def test_the_complete_example_serves_its_agent_beside_both_carriers(tmp_path: Path) -> None:
     port = free_port()
-    process = await run(tmp_path, program(STATES, INTEGRATION, TWILIO, START), port)
+    process = await run(tmp_path, program(STATES, INTEGRATION, AUDIOCODES, TWILIO, START), port)
     url = f"http://127.0.0.1:{port}"
     try:
         async with aiohttp.ClientSession() as http:
             await healthy(http, url)
             async with http.post(f"{url}/twilio/webhook", data={"CallSid": "CA1"}) as answer:
                 assert answer.status == 403  # the connector's token counts: this request is not signed
+            async with http.get(f"{url}/audiocodes/webhook") as answer:
+                assert answer.status == 401  # and so does the other's key
             async with http.get(f"{url}/agents") as answer:
                 agents = {one["agent_id"]: one for one in (await answer.json())["agents"]}
             assert agents["customer_service"]["default"]
