@@ -30,8 +30,8 @@ from fastagent.connectors.leg import (
     MarkReached,
     SilenceReported,
 )
+from fastagent.connectors.line import Line
 from fastagent.connectors.outbox import Outbox
-from fastagent.connectors.websocket.leg import Line
 
 _MAX_BACKLOG_S = 2.0
 _MAX_EARLY_S = 2.0

@@ -27,7 +27,7 @@ from fastagent.connectors.audiocodes.protocol import (
 )
 from fastagent.connectors.host import LegHost, Recalled, Release
 from fastagent.connectors.leg import CallInfo, HangupReason
-from fastagent.connectors.websocket.leg import Line
+from fastagent.connectors.line import Line
 from fastagent.media.frame import PCMU_8K
 
 _log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
 from fastagent.connectors.host import LegHost, Recalled
 from fastagent.connectors.leg import CallInfo, HangupReason, LegEnded
-from fastagent.connectors.websocket.leg import HOLD_S, Line, SocketLeg
+from fastagent.connectors.line import Line
+from fastagent.connectors.websocket.leg import HOLD_S, SocketLeg
 from fastagent.connectors.websocket.protocol import (
     AudioReceived,
     EndRequested,

@@ -7,7 +7,7 @@ audio is paced in real time.
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import WSCloseCode, web
 
 from fastagent.connectors import notices
+from fastagent.connectors.api_events import described
 from fastagent.connectors.events import LegEvents
 from fastagent.connectors.leg import (
     CallInfo,
@@ -28,8 +29,8 @@ from fastagent.connectors.leg import (
     LegEvent,
     MarkReached,
 )
+from fastagent.connectors.line import Line
 from fastagent.connectors.outbox import Outbox
-from fastagent.connectors.transports import abort
 from fastagent.connectors.websocket.audio import AudioOut
 from fastagent.connectors.websocket.messages import OPTIONAL_EVENTS
 from fastagent.connectors.websocket.protocol import Refused, SocketProtocol, StartRequested
@@ -48,53 +49,6 @@ _CLOSE_CODES = {
     HangupReason.SLOW_PEER: WSCloseCode.POLICY_VIOLATION,
     HangupReason.INTERNAL_ERROR: WSCloseCode.INTERNAL_ERROR,
 }
-
-
-@dataclass(eq=False, slots=True)
-class Line:
-    """A socket and what carries it.
-
-    It is closed by the task that reads it: a socket that is closed under its reader is cut off with the caller's audio
-    still on its way, and the answer to that (RST) may overtake our last words.
-    """
-
-    socket: web.WebSocketResponse
-    transport: asyncio.Transport | None
-    reading: asyncio.Timeout | None = None
-    """The reader's deadline, while it reads."""
-    farewell: tuple[int, bytes] | None = None
-    broken: bool = False
-    """Whether the client has violated the protocol; the code of the close does not tell it."""
-
-    def close(self, code: int, message: bytes = b"") -> None:
-        """Have it closed; only the first code counts."""
-        if self.farewell is not None:
-            return
-        self.farewell = code, message
-        loop = asyncio.get_running_loop()
-        # A client that reads nothing cannot keep it open; for one that is gone by then this does nothing.
-        loop.call_later(_CLOSE_S, self.abort)
-        if self.reading is not None and not self.reading.expired():
-            self.reading.reschedule(loop.time())
-
-    def read_on(self) -> None:
-        """A session has begun: the reader has no deadline any more."""
-        if self.farewell is None and self.reading is not None and not self.reading.expired():
-            self.reading.reschedule(None)
-
-    async def leave(self) -> None:
-        """Say goodbye; for the reader, once it has ceased to read."""
-        self.reading = None
-        if self.farewell is None:
-            self.close(WSCloseCode.OK)
-        assert self.farewell is not None
-        code, message = self.farewell
-        if not self.socket.closed:
-            await self.socket.close(code=code, message=message, drain=False)
-
-    def abort(self) -> None:
-        """Cut it off."""
-        abort(self.transport)
 
 
 @dataclass(slots=True)
@@ -289,7 +243,7 @@ class SocketLeg:
         self._wanted = OPTIONAL_EVENTS if request.events is None else request.events & OPTIONAL_EVENTS
         self._outbox = self._open_outbox(line)
         self._reports = False
-        self._started(replace(self._session, resumed=True))
+        self.notify(replace(self._session, resumed=True))
         self.happened(ConnectionBack())
         if self._heard_until:
             self._listen_for_quiet()  # an utterance that the loss has cut off is over, too
@@ -410,36 +364,17 @@ class SocketLeg:
             self._session = notice
         elif isinstance(notice, notices.StateChanged):
             self._session = replace(self._session, state=notice.to_state)
-        tell = _NOTICES.get(type(notice))
-        if tell is not None:
-            tell(self, notice)
+        found = described(notice)
+        if found is None:
+            return
+        type_, payload = found
+        if isinstance(notice, notices.SessionStarted):
+            payload |= {"resume_secret": self._resume_secret, "audio": self._audio()}
+        self._tell(type_, payload)
 
-    def _started(self, notice: notices.SessionStarted) -> None:
-        payload = {
-            "session_id": notice.session_id,
-            "initial_state": notice.state,
-            "agent_id": notice.agent_id,
-            "resumed": notice.resumed,
-            "resume_secret": self._resume_secret,
-            "audio": {
-                "format": self._out.wire.name,
-                "sample_rate": self.info.output.rate_hz,
-                "channels": 1,
-                "binary": self._binary,
-            },
-        }
-        self._tell("session_started", payload)
-
-    def _transcript(self, notice: notices.Transcribed) -> None:
-        payload: dict[str, Any] = {
-            "role": notice.role,
-            "text": notice.text,
-            "is_final": notice.final,
-            "turn_id": notice.turn,
-        }
-        if notice.heard is not None:
-            payload |= {"heard": notice.heard, "interrupted": notice.interrupted}
-        self._tell("transcript", payload)
+    def _audio(self) -> dict[str, Any]:
+        rate_hz = self.info.output.rate_hz
+        return {"format": self._out.wire.name, "sample_rate": rate_hz, "channels": 1, "binary": self._binary}
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -475,24 +410,3 @@ class SocketLeg:
         await self._outbox.aclose()
         if line is not None:
             line.close(_CLOSE_CODES.get(self.ended_reason or reason, WSCloseCode.OK))
-
-
-def _simple(type_: str, payload: Callable[[Any], Mapping[str, Any]]) -> Callable[[SocketLeg, Any], None]:
-    return lambda leg, notice: leg._tell(type_, payload(notice))
-
-
-_NOTICES: dict[type, Callable[[SocketLeg, Any], None]] = {
-    notices.SessionStarted: SocketLeg._started,
-    notices.Transcribed: SocketLeg._transcript,
-    notices.StateChanged: _simple(
-        "state_transition", lambda n: {"from_state": n.from_state, "to_state": n.to_state, "reason": n.reason}
-    ),
-    notices.CallerSpeech: lambda leg, n: leg._tell("speech_started" if n.speaking else "speech_stopped", {}),
-    notices.Interrupted: _simple("interruption", lambda n: {"turn_id": n.turn, "heard": n.heard}),
-    notices.ToolCalled: _simple(
-        "tool_call", lambda n: {"name": n.name, "duration_ms": n.duration_ms, "error": n.error or None}
-    ),
-    notices.TurnMeasured: _simple("metrics", lambda n: {"turn_id": n.turn, "waterfall_ms": dict(n.waterfall_ms)}),
-    notices.CallHappened: _simple("call_event", lambda n: {"event": n.event, "detail": n.detail or None}),
-    notices.Failed: lambda leg, n: leg.refuse(Refused(n.code, n.message, dict(n.details) or None)),
-}

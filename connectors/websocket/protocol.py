@@ -17,15 +17,14 @@ from typing import Any
 
 import msgspec
 
+from fastagent.connectors.json_depth import MAX_DEPTH, too_deep
 from fastagent.connectors.leg import DtmfReceived, InterruptRequested, TextReceived
 from fastagent.connectors.websocket import messages
 from fastagent.connectors.websocket.audio import DEFAULT_HZ, AudioIn, UnsupportedFormat, Wire, negotiated
 from fastagent.media.errors import AudioFormatError
 
-_MAX_DEPTH = 32
 _MAX_METADATA = 16 * 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?+|[\[\]{}]', re.DOTALL)  # or a whole string: one pass, no way back
 _HEADER = 8  # bytes before the audio of a binary frame
 
 
@@ -259,27 +258,14 @@ def envelope(type_: str, payload: Mapping[str, Any], session_id: str | None, wal
 
 
 def _envelope(text: str) -> messages.Envelope:
-    if _too_deep(text):
-        raise Refused("invalid_request", f"JSON is nested more than {_MAX_DEPTH} deep")
+    if too_deep(text):
+        raise Refused("invalid_request", f"JSON is nested more than {MAX_DEPTH} deep")
     try:
         return messages.decode_envelope(text)
     except msgspec.ValidationError as error:
         raise Refused("invalid_request", _shown(str(error))) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError):
         raise Refused("invalid_request", "the message is no JSON object with `type` and `payload`") from None
-
-
-def _too_deep(text: str) -> bool:
-    """Whether more than 32 brackets are open anywhere; brackets within strings may count, so look closer only then."""
-    if text.count("{") + text.count("[") <= _MAX_DEPTH:
-        return False
-    depth = 0
-    for one in _BRACKETS.finditer(text):
-        first = one[0][0]
-        depth += (first in "{[") - (first in "}]")
-        if depth > _MAX_DEPTH:
-            return True
-    return False
 
 
 def _told(type_: str, error: msgspec.ValidationError) -> tuple[str, str, object]:

@@ -10,11 +10,12 @@ from typing import Any, cast
 from aiohttp import web
 
 from fastagent.connectors.leg import CallInfo, HangupReason
+from fastagent.connectors.line import Line
 from fastagent.connectors.twilio.emulator import StreamEmulator
 from fastagent.connectors.twilio.leg import TwilioLeg
 from fastagent.connectors.twilio.protocol import AudioReceived, StreamStarted, TwilioProtocol
 from fastagent.connectors.websocket.connector import SocketConnection
-from fastagent.connectors.websocket.leg import Line, SocketLeg
+from fastagent.connectors.websocket.leg import SocketLeg
 from fastagent.connectors.websocket.protocol import SocketProtocol, StartRequested
 from fastagent.media.frame import PCMU_8K, AudioFormat
 from fastagent.media.wav import decode_wav

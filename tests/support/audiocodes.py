@@ -23,7 +23,7 @@ from fastagent.connectors.audiocodes.protocol import Initiated, Resumed, StreamP
 from fastagent.connectors.audiocodes.streams import StreamShell
 from fastagent.connectors.host import LegHost
 from fastagent.connectors.leg import CallInfo
-from fastagent.connectors.websocket.leg import Line
+from fastagent.connectors.line import Line
 from fastagent.gateway.app import Gateway
 from fastagent.gateway.settings import Settings
 from fastagent.media.frame import PCMU_8K, AudioFormat

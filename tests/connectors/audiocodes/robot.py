@@ -29,7 +29,7 @@ from fastagent.connectors.leg import (
     MarkReached,
     TextReceived,
 )
-from fastagent.connectors.websocket.leg import Line
+from fastagent.connectors.line import Line
 from fastagent.media.frame import FRAME_MS
 from fastagent.media.playout import Playout, RenderedSpeech, SendAudio
 

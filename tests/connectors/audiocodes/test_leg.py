@@ -12,7 +12,7 @@ from fastagent.connectors import notices
 from fastagent.connectors.audiocodes.config import AudiocodesConfig
 from fastagent.connectors.audiocodes.departure import LegOptions
 from fastagent.connectors.leg import HangupReason, LegError, MarkReached
-from fastagent.connectors.websocket.leg import Line
+from fastagent.connectors.line import Line
 from tests.support.audio import ulaw_tone
 from tests.support.audiocodes import PitchStt, StreamPhone
 from tests.support.world import ANSWER, GREETING, Talker, World, call

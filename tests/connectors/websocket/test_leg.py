@@ -11,7 +11,7 @@ import pytest
 
 from fastagent.connectors import notices
 from fastagent.connectors.leg import ConnectionBack, ConnectionLost, HangupReason, LegEnded
-from fastagent.connectors.websocket.leg import Line
+from fastagent.connectors.line import Line
 from fastagent.connectors.websocket.protocol import SocketProtocol, StartRequested
 from fastagent.media.barge_in import Verdict
 from fastagent.media.endpointing import SpeechEnded, SpeechPaused, SpeechResumed, SpeechStarted

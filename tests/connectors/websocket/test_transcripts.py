@@ -28,9 +28,10 @@ from fastagent.connectors.leg import (
     MarkReached,
     TextReceived,
 )
+from fastagent.connectors.line import Line
 from fastagent.connectors.websocket import leg as leg_module
 from fastagent.connectors.websocket.connector import SocketConnection
-from fastagent.connectors.websocket.leg import Line, SocketLeg
+from fastagent.connectors.websocket.leg import SocketLeg
 from fastagent.connectors.websocket.protocol import Event, Refused, SocketProtocol, StartRequested
 from fastagent.media.frame import AudioFormat
 from fastagent.media.playout import Playout, RenderedSpeech, SendAudio
