@@ -82,8 +82,8 @@ def _set(settings: Any) -> list[Finding]:
     findings = []
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
-        if value != field.default:
-            secret = isinstance(value, SecretStr) or (isinstance(value, tuple) and "key" in name)
+        if value != field.get_default(call_default_factory=True):
+            secret = isinstance(value, (SecretStr, dict)) or (isinstance(value, tuple) and "key" in name)
             shown = "is set" if secret or ("url" in name and "@" in str(value)) else f"= {value}"
             findings.append(Finding(str(field.alias), "note", shown))
     return findings or [Finding("settings", "note", "all are at their defaults")]

@@ -65,6 +65,7 @@ async def test_what_is_wrong_is_named_and_no_secret_is_shown(tmp_path: Path) -> 
             OPENAI_API_KEY="topsecret4",
             OPENAI_BASE_URL=f"http://127.0.0.1:{free_port()}/v1",
             TWILIO_AUTH_TOKEN="topsecret5",
+            SIP_USERS="me:topsecret6",
         )
     assert code == 1
     assert "topsecret" not in str(found)
