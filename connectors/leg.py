@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from fastagent.connectors.notices import Notice
 from fastagent.media.frame import AudioFormat
@@ -166,6 +166,13 @@ class CallLeg(Protocol):
 
     def send_mark(self, name: str) -> None:
         """Queue a mark behind the audio so far."""
+        ...
+
+    def quality(self) -> Mapping[str, Any] | None:
+        """Return what is known of the media's way: loss, delay, an estimate of its sound (`CallQuality.details`).
+
+        None where the network keeps that to itself, as streams over TCP do.
+        """
         ...
 
     def flush(self) -> None:

@@ -507,7 +507,12 @@ class Gateway:
         self._count_end(session)
         _log.info(
             "Session ended",
-            extra={**where, "reason": reason.value, "duration_seconds": round(session.record.duration_s, 1)},
+            extra={
+                **where,
+                "reason": reason.value,
+                "duration_seconds": round(session.record.duration_s, 1),
+                **_heard(session),
+            },
         )
 
     def _count_end(self, session: Session) -> None:
@@ -521,6 +526,11 @@ class Gateway:
         inbound, playout = session.inbound.stats, session.speaker.playout.stats
         frame = record.call.audio.frame_samples
         metrics.media_concealed.inc(inbound.concealed_samples / frame)
+        if record.quality is not None:
+            metrics.media_lost.inc(record.quality["lost"])
+            metrics.media_late.inc(record.quality["late"])
+            metrics.media_concealed.inc(record.quality["concealed_frames"])
+            metrics.mos.observe(record.quality["mos"])
         metrics.frames_dropped.labels("in", "ahead").inc(inbound.ahead_samples / frame)
         metrics.frames_dropped.labels("out", "slow_reader").inc(session.leg.frames_dropped)
         metrics.underruns.inc(playout.underruns)
@@ -574,6 +584,11 @@ class Gateway:
     def guard(self, config: AgentConfig) -> list[Problem]:
         """Return what a configuration that came over the network may not ask for."""
         return forbidden(config, self._addresses, self.settings.openai_base_url)
+
+
+def _heard(session: Session) -> dict[str, object]:
+    """The quality of a call, for the log."""
+    return {"quality": dict(session.record.quality)} if session.record.quality is not None else {}
 
 
 @cache

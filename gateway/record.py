@@ -1,6 +1,7 @@
 """What the gateway can tell of a session: its transcript, its turns and their waterfalls."""
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -64,6 +65,8 @@ class SessionRecord:
     barge_ins: dict[str, int] = field(default_factory=dict)
     ended_at: datetime | None = None
     end_reason: HangupReason | None = None
+    quality: Mapping[str, Any] | None = None
+    """Of the media's way, where the leg knows it."""
 
     @property
     def duration_s(self) -> float:
@@ -97,4 +100,5 @@ class SessionRecord:
             "turns": turns,
             "barge_ins": dict(self.barge_ins),
             "end_reason": self.end_reason.value if self.end_reason else None,
+            "quality": dict(self.quality) if self.quality is not None else None,
         }

@@ -264,6 +264,7 @@ class Session:
         finally:
             limit.cancel()
             await self._close()
+        self.record.quality = self.leg.quality()
         self.record.ended_at, self.record.end_reason = datetime.now(UTC), reason
         self.services.tracer.call_ended(self)
         return reason

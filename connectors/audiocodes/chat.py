@@ -220,6 +220,9 @@ class ChatLeg:
         """What is not played is over at once."""
         self.happened(MarkReached(name))
 
+    def quality(self) -> None:
+        """There is no audio."""
+
     def flush(self) -> None:
         """There is no audio."""
 

@@ -264,6 +264,9 @@ class StreamLeg:
             self._mark_timer = None
         self._time_marks()
 
+    def quality(self) -> None:
+        """TCP loses nothing that could be told of."""
+
     def flush(self) -> None:
         """The answer is complete: close its play stream, for an open one may keep the caller from being heard."""
         stop = self.protocol.stop_playing()

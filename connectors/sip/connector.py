@@ -316,7 +316,6 @@ class SipConnection:
         if call.leg is not None:
             stream = call.leg.stream
             self._ticker.remove(stream.tick)
-            _log.info("call quality", extra={"call_id": call.offer.call, **stream.quality().details()})
             stream.close()
         elif call.opened is not None:
             port, *pair = call.opened

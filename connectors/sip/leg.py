@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -108,6 +109,10 @@ class SipLeg:
         """The stream has sent so many of our samples."""
         while self._marks and self._marks[0][0] <= position:
             self.happened(MarkReached(self._marks.popleft()[1]))
+
+    def quality(self) -> Mapping[str, Any] | None:
+        """Return the record of the stream so far."""
+        return self.stream.quality().details()
 
     def flush(self) -> None:
         """A stream has no answers in it."""

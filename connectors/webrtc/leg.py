@@ -127,6 +127,9 @@ class WebRtcLeg:
             while self._track.reached:
                 self.happened(MarkReached(self._track.reached.popleft()))
 
+    def quality(self) -> None:
+        """aiortc's own jitter buffer does not tell."""
+
     def flush(self) -> None:
         """Nothing to say: a stream has no answers in it."""
 

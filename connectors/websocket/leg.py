@@ -287,6 +287,9 @@ class SocketLeg:
             self.happened(MarkReached(self._marks.popleft()[0]))
         self._time_marks()
 
+    def quality(self) -> None:
+        """TCP loses nothing that could be told of."""
+
     def flush(self) -> None:
         """The utterance is complete: its last chunk says so, or an empty one where that has gone already."""
         if not self._speaking:

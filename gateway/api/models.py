@@ -162,6 +162,7 @@ class SessionDetails(SessionEntry):
     turns: list[TurnEntry]
     barge_ins: dict[str, int]
     end_reason: str | None
+    quality: dict[str, Any] | None = Field(description="of the media's way, for calls by SIP")
 
 
 class TranscriptLine(BaseModel):

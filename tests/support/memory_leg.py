@@ -61,6 +61,9 @@ class MemoryLeg:
     def clear(self) -> None:
         self._deliver("clear", self.protocol.clear(), 0)
 
+    def quality(self) -> None:
+        pass
+
     def flush(self) -> None:
         self.flushes += 1
 
