@@ -100,7 +100,7 @@ class SipConnection:
         self._timer: asyncio.TimerHandle | None = None
         self._agent: UserAgent | None = None
         self._counted: dict[str, int] = {}
-        self._reachable = config.public_host or config.host
+        self._reachable = config.public_host or _own_address(config.host)
         low, high = config.rtp_ports
         self._ports = PortPool(low, high, config.host)
 
@@ -322,6 +322,19 @@ class SipConnection:
             for one in pair:
                 one.close()
             self._ports.close(port, self._now)
+
+
+def _own_address(host: str) -> str:
+    """The address to be told to phones, where we listen on all of them: the one that this machine uses outwards."""
+    if host not in ("0.0.0.0", "::"):
+        return host
+    outwards = "192.0.2.1" if host == "0.0.0.0" else "2001:db8::1"  # of documentation (RFC 5737, 3849): nothing is sent
+    with socket.socket(socket.AF_INET if host == "0.0.0.0" else socket.AF_INET6, socket.SOCK_DGRAM) as one:
+        try:
+            one.connect((outwards, 9))
+        except OSError:
+            return "127.0.0.1" if host == "0.0.0.0" else "::1"
+        return str(one.getsockname()[0])
 
 
 def plan_of(media: NegotiatedMedia) -> MediaPlan:

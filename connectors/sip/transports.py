@@ -1,10 +1,12 @@
 """The shell's sockets: one UDP port, one TCP port, one TLS port; bytes to the core, bytes from it."""
 
 import asyncio
+import ipaddress
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from fastagent.connectors.sip.actions import Address, Transport
 from fastagent.connectors.sip.framer import StreamFramer
@@ -19,6 +21,15 @@ _KEEP_ALIVE = b"\r\n\r\n"
 
 Received = Callable[[bytes, tuple[str, int], Transport], None]
 Failed = Callable[[Address], None]
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is a numeric address."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class _Datagrams(asyncio.DatagramProtocol):
@@ -133,16 +144,35 @@ class Transports:
     def send(self, data: bytes, to: Address) -> None:
         """Send; a connection that is not there is opened first."""
         if to.transport == "udp":
-            if self._datagrams is not None:
+            if self._datagrams is None:
+                return
+            if is_address(to.host):
                 self._datagrams.sendto(data, (to.host, to.port))
+            else:
+                self._later(self._resolve_and_send(data, to))
             return
         connection = self._connections.get((to.transport, to.host, to.port))
         if connection is not None:
             connection.write(data)
             return
-        task = asyncio.create_task(self._open_and_send(data, to), name="sip-connect")
+        self._later(self._open_and_send(data, to))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="sip-send")
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
+
+    async def _resolve_and_send(self, data: bytes, to: Address) -> None:
+        """A socket would resolve a name itself, and stop everything meanwhile."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                found = await loop.getaddrinfo(to.host, to.port, type=socket.SOCK_DGRAM)
+        except (OSError, TimeoutError, UnicodeError):
+            self._failed(to)
+            return
+        if self._datagrams is not None and found:
+            self._datagrams.sendto(data, found[0][4][:2])
 
     async def _open_and_send(self, data: bytes, to: Address) -> None:
         loop = asyncio.get_running_loop()
