@@ -42,6 +42,8 @@ class MediaPlan:
     sends: bool = True
     """Whether we may send: not while the other side holds us."""
     srtp: Srtp | None = None
+    receive_types: frozenset[int] = frozenset()
+    """Numbers under which this codec may come, where they are not the one to send with."""
 
 
 @dataclass(slots=True)
@@ -112,7 +114,8 @@ class RtpStream:
         return RtpOutbound(plan.payload_type, self._codec, ptime_ms=plan.ptime_ms, event_type=plan.event_type)
 
     def _make_inbound(self) -> RtpInbound:
-        codecs = {self.plan.payload_type: self._make_codec(self.plan.codec, self.plan.clock_hz)}
+        one = self._make_codec(self.plan.codec, self.plan.clock_hz)
+        codecs = dict.fromkeys(self.plan.receive_types or {self.plan.payload_type}, one)
         events = frozenset() if self.plan.event_type is None else frozenset({self.plan.event_type})
         return RtpInbound(codecs, event_types=events)
 

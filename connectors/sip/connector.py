@@ -83,6 +83,7 @@ class _Call:
     release: Callable[[], None]
     opened: tuple[int, socket.socket, socket.socket] | None
     leg: SipLeg | None = None
+    media: NegotiatedMedia | None = None
     confirmed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -236,7 +237,7 @@ class SipConnection:
             on_position=lambda position: legs[0].played(position),
             opened=call.opened,
         )
-        call.opened = None
+        call.opened, call.media = None, media
         call.leg = SipLeg(self._info(call.offer, stream.rate_hz), stream, self._signalling(call.offer.call))
         legs.append(call.leg)
         self._ticker.add(stream.tick)
@@ -298,7 +299,9 @@ class SipConnection:
         if call.leg is None:
             return
         try:
-            call.leg.stream.renegotiate(plan_of(media))
+            before = (call.media, call.leg.stream.plan) if call.media is not None else None
+            call.leg.stream.renegotiate(plan_of(media, before))
+            call.media = media
         except ValueError:
             _log.warning("a call wants another sample rate", extra={"call_id": call.offer.call})
             call.leg.happened(LegEnded(HangupReason.PROTOCOL_ERROR))
@@ -337,10 +340,14 @@ def _own_address(host: str) -> str:
         return str(one.getsockname()[0])
 
 
-def plan_of(media: NegotiatedMedia) -> MediaPlan:
-    """Return what was negotiated as the media layer wants it."""
+def plan_of(media: NegotiatedMedia, before: tuple[NegotiatedMedia, MediaPlan] | None = None) -> MediaPlan:
+    """Return what was negotiated as the media layer wants it; keys that stay the same keep their session, whose
+    counters must not begin anew."""
     srtp = None
-    if media.crypto_send is not None and media.crypto_receive is not None:
+    keys = (media.crypto_send, media.crypto_receive)
+    if before is not None and (before[0].crypto_send, before[0].crypto_receive) == keys:
+        srtp = before[1].srtp
+    elif media.crypto_send is not None and media.crypto_receive is not None:
         ours, theirs = (base64.b64encode(one.key).decode() for one in (media.crypto_send, media.crypto_receive))
         srtp = Srtp(media.crypto_send.suite, ours=ours, theirs=theirs)
     return MediaPlan(
@@ -353,4 +360,5 @@ def plan_of(media: NegotiatedMedia) -> MediaPlan:
         remote_rtcp=media.remote_rtcp,
         sends=not media.held,
         srtp=srtp,
+        receive_types=frozenset(number for number, one in media.receivable if one.name == media.codec.name),
     )
