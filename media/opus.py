@@ -11,6 +11,7 @@ from fastagent.media.g711 import Int16Array
 _DECODED_HZ = 48000
 _BIT_RATE = 24_000
 RATES_HZ = (8000, 16000, 24000, 48000)
+FRAMES_MS = (10, 20, 40, 60)
 
 
 class OpusDecoder:
@@ -39,24 +40,25 @@ class OpusDecoder:
 
 
 class OpusEncoder:
-    """One stream's encoder: a packet for each 20 ms."""
+    """One stream's encoder: a packet for each `frame_ms`."""
 
-    def __init__(self, rate_hz: int) -> None:
-        if rate_hz not in RATES_HZ:
-            raise AudioFormatError(f"Opus has no rate of {rate_hz} Hz")
+    def __init__(self, rate_hz: int, frame_ms: int = FRAME_MS) -> None:
+        if rate_hz not in RATES_HZ or frame_ms not in FRAMES_MS:
+            raise AudioFormatError(f"Opus has no frames of {frame_ms} ms at {rate_hz} Hz")
         import av
 
         self._av = av
-        self._rate_hz, self._frame = rate_hz, rate_hz * FRAME_MS // 1000
+        self.frame_ms = frame_ms
+        self._rate_hz, self._frame = rate_hz, rate_hz * frame_ms // 1000
         self._codec: Any = av.CodecContext.create("libopus", "w")
         self._codec.sample_rate, self._codec.layout, self._codec.format = rate_hz, "mono", "s16"
         self._codec.bit_rate = _BIT_RATE
-        self._codec.options = {"application": "voip", "frame_duration": str(FRAME_MS)}
+        self._codec.options = {"application": "voip", "frame_duration": str(frame_ms)}
         self._codec.open()
         self._at = 0
 
     def encode(self, samples: Int16Array) -> list[bytes]:
-        """Return packets of 20 ms; an incomplete last one is filled with silence."""
+        """Return packets of `frame_ms`; an incomplete last one is filled with silence."""
         padded = np.pad(samples, (0, -len(samples) % self._frame))
         packets: list[bytes] = []
         for start in range(0, len(padded), self._frame):

@@ -81,3 +81,21 @@ class StreamResampler:
         self._held, self._at = held[used:], following - used * self._up
         self._owed -= count
         return np.asarray(np.clip(np.rint(out), -32768, 32767), np.int16)
+
+
+class FrameResampler:
+    """Resample frame by frame, each at once and whole: what the filter holds back is made up for by silence before
+    the first. Frames are to have a whole number of samples at both rates.
+    """
+
+    def __init__(self, from_hz: int, to_hz: int) -> None:
+        self._from_hz, self._to_hz = from_hz, to_hz
+        self._stream = StreamResampler(from_hz, to_hz)
+        self._ready: Int16Array = np.zeros(-int(-self._stream.delay_s * to_hz // 1), np.int16)
+
+    def push(self, samples: Int16Array) -> Int16Array:
+        """Return as much audio as was given."""
+        ready = np.concatenate((self._ready, self._stream.push(samples)))
+        count = len(samples) * self._to_hz // self._from_hz
+        self._ready = ready[count:]
+        return ready[:count]

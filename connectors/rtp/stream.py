@@ -9,20 +9,18 @@ import random
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import numpy as np
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from fastagent.connectors.rtp.ports import PortPool
 from fastagent.connectors.rtp.source import Address, SourceRules
-from fastagent.connectors.rtp.srtp import Srtp
+from fastagent.connectors.rtp.srtp import SrtpReceiver, SrtpSender
 from fastagent.media.g711 import Int16Array
 from fastagent.media.rtp import packet, rtcp
-from fastagent.media.rtp.codecs import Codec
+from fastagent.media.rtp.codecs import Codec, codec
 from fastagent.media.rtp.inbound import RtpInbound
 from fastagent.media.rtp.outbound import RtpOutbound
-from fastagent.media.rtp.quality import CallQuality
+from fastagent.media.rtp.quality import CallQuality, quality_of
 
 _REPORT_S = 5.0
 _MAX_AT_ONCE = 64  # datagrams read before others have their turn
@@ -38,12 +36,18 @@ class MediaPlan:
     clock_hz: int = 8000
     ptime_ms: int = 20
     event_type: int | None = None
+    """For sending telephone events; None: the other side takes none."""
     remote_rtcp: Address | None = None
     sends: bool = True
     """Whether we may send: not while the other side holds us."""
-    srtp: Srtp | None = None
-    receive_types: frozenset[int] = frozenset()
-    """Numbers under which this codec may come, where they are not the one to send with."""
+    listens: bool = True
+    """Whether the other side sends."""
+    srtp_out: SrtpSender | None = None
+    srtp_in: SrtpReceiver | None = None
+    receives: Mapping[int, str] = field(default_factory=dict)
+    """Numbers under which audio may come, and in which codec, where that is more than the one to send with."""
+    receives_events: int | None = None
+    """The number under which telephone events come, if not the one to send with."""
 
 
 @dataclass(slots=True)
@@ -70,7 +74,6 @@ class RtpStream:
     """One stream both ways.
 
     Args:
-        make_codec: makes a codec by its name and clock.
         on_audio: given 20 ms of the caller's audio on each tick.
         on_key: given a key.
         on_position: given how many samples of ours have been sent, after each tick that sent some.
@@ -82,62 +85,64 @@ class RtpStream:
         pool: PortPool,
         plan: MediaPlan,
         *,
-        make_codec: Callable[[str, int], Codec],
         on_audio: Callable[[Int16Array, float], None],
         on_key: Callable[[str], None],
         on_position: Callable[[int], None] = lambda samples: None,
         opened: tuple[int, socket.socket, socket.socket] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._pool, self._make_codec = pool, make_codec
+        now = self._loop.time()
+        self._pool = pool
         self._on_audio, self._on_key, self._on_position = on_audio, on_key, on_position
-        self.port, self._media, self._control = opened or pool.open(self._loop.time())
         self.counts = StreamCounts()
         self.plan = plan
-        self._codec = make_codec(plan.codec, plan.clock_hz)
+        self._codec = codec(plan.codec, plan.clock_hz)
         self.rate_hz = self._codec.rate_hz
-        self._rules = SourceRules(plan.remote, self._loop.time())
-        self.outbound = self._make_outbound()
-        self.inbound = self._make_inbound()
+        """Of the session: it stays, whatever the codec becomes."""
+        self._rules = SourceRules(plan.remote, now)
+        self.outbound = RtpOutbound(
+            plan.payload_type, self._codec, ptime_ms=plan.ptime_ms, event_type=plan.event_type
+        )
+        self.outbound.held = not plan.sends
+        self.inbound = RtpInbound(self._decoders(), event_types=self._events())
         self._far = _Far()
         self._cname = f"{random.getrandbits(64):016x}"
-        self._report_at = self._loop.time() + self._report_interval()
+        self._report_at = now + self._report_interval()
         self._written = self._sent = 0
-        self._last_sr: deque[int] = deque(maxlen=1)
-        self._opened_at = self._loop.time()
+        self._quiet_since = now
         self._closed = False
+        self.port, self._media, self._control = opened or pool.open(now)
         self._loop.add_reader(self._media, self._read_media)
         self._loop.add_reader(self._control, self._read_control)
 
-    def _make_outbound(self) -> RtpOutbound:
-        plan = self.plan
-        return RtpOutbound(plan.payload_type, self._codec, ptime_ms=plan.ptime_ms, event_type=plan.event_type)
+    @staticmethod
+    def _expected(plan: MediaPlan) -> tuple[object, ...]:
+        """What a plan says of the packets to come."""
+        numbers = plan.receives or {plan.payload_type: plan.codec}
+        return numbers, plan.clock_hz, plan.event_type, plan.receives_events
 
-    def _make_inbound(self) -> RtpInbound:
-        one = self._make_codec(self.plan.codec, self.plan.clock_hz)
-        codecs = dict.fromkeys(self.plan.receive_types or {self.plan.payload_type}, one)
-        events = frozenset() if self.plan.event_type is None else frozenset({self.plan.event_type})
-        return RtpInbound(codecs, event_types=events)
+    def _decoders(self) -> dict[int, Codec]:
+        plan = self.plan
+        named = plan.receives or {plan.payload_type: plan.codec}
+        return {number: codec(name, plan.clock_hz, self.rate_hz) for number, name in named.items()}
+
+    def _events(self) -> frozenset[int]:
+        return frozenset(one for one in (self.plan.event_type, self.plan.receives_events) if one is not None)
 
     # -- changes -----------------------------------------------------------------------------------------------------
 
     def renegotiate(self, plan: MediaPlan) -> None:
-        """The call was changed: hold, another address, or another codec of the same rate.
-
-        Raises:
-            ValueError: a codec of another rate; the session has one.
-        """
-        now = self._loop.time()
-        if (plan.codec, plan.clock_hz) != (self.plan.codec, self.plan.clock_hz):
-            codec = self._make_codec(plan.codec, plan.clock_hz)
-            if codec.rate_hz != self.rate_hz:
-                raise ValueError(f"the call runs at {self.rate_hz} Hz")
-            self.plan, self._codec = plan, codec
-            self.inbound = self._make_inbound()
-            self.outbound.switch(plan.payload_type, codec, event_type=plan.event_type)
-        self.plan = plan
-        self._rules.renegotiated(plan.remote, now)
+        """The call was changed: hold, another address, other numbers or another codec."""
+        before, self.plan = self.plan, plan
+        if (plan.codec, plan.clock_hz) != (before.codec, before.clock_hz):
+            self._codec = codec(plan.codec, plan.clock_hz, self.rate_hz)
+        self.outbound.switch(plan.payload_type, self._codec, ptime_ms=plan.ptime_ms, event_type=plan.event_type)
         self.outbound.held = not plan.sends
+        if self._expected(plan) != self._expected(before):
+            self.inbound.switch(self._decoders(), event_types=self._events())
+        now = self._loop.time()
+        self._rules.renegotiated(plan.remote, now)
+        self._quiet_since = now
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -156,8 +161,8 @@ class RtpStream:
         if packet.is_rtcp(data):
             self._report_received(data, address)
             return
-        if self.plan.srtp is not None:
-            opened = self.plan.srtp.unprotect(data)
+        if self.plan.srtp_in is not None:
+            opened = self.plan.srtp_in.unprotect(data)
             if opened is None:
                 self.counts.unauthentic += 1
                 return
@@ -166,10 +171,7 @@ class RtpStream:
         if one is None:
             self.counts.malformed += 1
             return
-        if not self.inbound.knows(one.payload_type):
-            self.inbound.stats.foreign += 1
-            return
-        if not self._rules.admits(address, one.ssrc, now):
+        if self.inbound.knows(one.payload_type) and not self._rules.admits(address, one.ssrc, now):
             self.counts.strangers = self._rules.strangers
             return
         key = self.inbound.push(one, now)
@@ -189,8 +191,8 @@ class RtpStream:
     def _report_received(self, data: bytes, address: Address) -> None:
         if address[0] not in (self._rules.destination[0], self.plan.remote[0]):
             return
-        if self.plan.srtp is not None:
-            opened = self.plan.srtp.unprotect_rtcp(data)
+        if self.plan.srtp_in is not None:
+            opened = self.plan.srtp_in.unprotect_rtcp(data)
             if opened is None:
                 self.counts.unauthentic += 1
                 return
@@ -223,7 +225,7 @@ class RtpStream:
     def _send_due(self, now: float) -> None:
         before = self.outbound.queued_samples
         for data in self.outbound.tick(now):
-            self._send(self._media, data if self.plan.srtp is None else self.plan.srtp.protect(data))
+            self._send(self._media, data if self.plan.srtp_out is None else self.plan.srtp_out.protect(data))
         taken = before - self.outbound.queued_samples
         if taken > 0:
             self._sent += taken
@@ -253,8 +255,8 @@ class RtpStream:
 
     def _send_report(self, *more: bytes) -> None:
         data = b"".join([*self._reports(), *more])
-        if self.plan.srtp is not None:
-            data = self.plan.srtp.protect_rtcp(data)
+        if self.plan.srtp_out is not None:
+            data = self.plan.srtp_out.protect_rtcp(data)
         host, port = self._rules.destination
         self._send(self._control, data, self.plan.remote_rtcp or (host, port + 1))
 
@@ -272,38 +274,20 @@ class RtpStream:
         self._sent = min(self._sent, self._written)
 
     def quiet_s(self, now: float) -> float:
-        """How long nothing has been received."""
-        last = self.inbound.last_packet_at
-        return now - (self._opened_at if last is None else last)
+        """How long nothing has been received, since the call or its last change began."""
+        return now - max(self._quiet_since, self.inbound.last_packet_at or 0.0)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def quality(self) -> CallQuality:
         """Return the call's record so far."""
-        inbound = self.inbound
-        depth, reception, buffer = inbound.buffer.target_s, inbound.reception, inbound.buffer.stats
-        stats, jitter = inbound.stats, sorted(inbound.stats.jitter_ms)
-        return CallQuality(
+        return quality_of(
+            self.inbound,
             codec=self._codec.name,
-            received=stats.received,
-            lost=stats.lost + (reception.lost if reception else 0),
-            late=stats.late + buffer.late,
-            duplicates=stats.duplicates,
-            reordered=stats.reordered + (reception.reordered if reception else 0),
-            concealed_frames=stats.concealed_frames,
-            played_frames=stats.played_frames,
-            jitter_ms=round(float(np.mean(jitter)), 2) if jitter else 0.0,
-            jitter_p95_ms=jitter[int(0.95 * len(jitter))] if jitter else 0.0,
-            depth_ms=round(depth * 1000, 1),
-            round_trip_ms=None if self._far.round_trip_s is None else round(self._far.round_trip_s * 1000, 1),
+            packets_sent=self.outbound.packets_sent,
+            round_trip_s=self._far.round_trip_s,
             far_loss=self._far.loss,
-            one_way=self._one_way(stats.received),
         )
-
-    def _one_way(self, received: int) -> str | None:
-        if not received:
-            return "nothing_received"
-        return "nothing_sent" if not self.outbound.packets_sent else None
 
     def close(self) -> None:
         """Say goodbye and give the ports back; may be called twice."""

@@ -8,7 +8,7 @@ from fastagent.media import g711
 from fastagent.media.errors import AudioFormatError
 from fastagent.media.g711 import Int16Array
 from fastagent.media.opus import OpusDecoder, OpusEncoder
-from fastagent.media.resample import StreamResampler
+from fastagent.media.resample import FrameResampler
 
 WIDE_HZ = 16000
 
@@ -35,7 +35,7 @@ class Codec(Protocol):
         ...
 
     def encode(self, samples: Int16Array) -> bytes:
-        """Return samples as a payload; for Opus 20 ms of them."""
+        """Return samples as one payload; for Opus 10, 20, 40 or 60 ms of them."""
         ...
 
 
@@ -99,6 +99,8 @@ class G722:
         self._decoder.sample_rate, self._decoder.layout = WIDE_HZ, "mono"
         self._encoder: Any = av.CodecContext.create("g722", "w")
         self._encoder.sample_rate, self._encoder.layout, self._encoder.format = WIDE_HZ, "mono", "s16"
+        # Frames of 10 ms, so that nothing of a packet of 10 or 30 ms stays inside; its own are of 20.
+        self._encoder.options = {"frame_size": str(WIDE_HZ // 100)}
         self._encoder.open()
         self._at = 0
 
@@ -130,8 +132,9 @@ class Opus:
     clock_hz, rate_hz = 48000, WIDE_HZ
 
     def __init__(self) -> None:
-        self._decoder, self._encoder = OpusDecoder(), OpusEncoder(WIDE_HZ)
-        self._resampler = StreamResampler(OpusDecoder.rate_hz, WIDE_HZ)
+        self._decoder = OpusDecoder()
+        self._encoder: OpusEncoder | None = None
+        self._resampler = FrameResampler(OpusDecoder.rate_hz, WIDE_HZ)
 
     def duration(self, payload: bytes) -> int:
         """From the table of contents (RFC 6716, 3.1)."""
@@ -142,9 +145,32 @@ class Opus:
         return self._resampler.push(self._decoder.decode(payload).samples)
 
     def encode(self, samples: Int16Array) -> bytes:
-        """One packet of 20 ms."""
-        packets = self._encoder.encode(samples)
-        return packets[0] if packets else b""
+        """One packet, as long as the samples are."""
+        frame_ms = len(samples) * 1000 // WIDE_HZ
+        if self._encoder is None or self._encoder.frame_ms != frame_ms:
+            self._encoder = OpusEncoder(WIDE_HZ, frame_ms)
+        return b"".join(self._encoder.encode(samples))
+
+
+class Rerated:
+    """A codec whose samples come and go at another rate than its own: a call keeps its rate when its codec changes."""
+
+    def __init__(self, codec: Codec, rate_hz: int) -> None:
+        self.name, self.clock_hz, self.rate_hz = codec.name, codec.clock_hz, rate_hz
+        self._codec = codec
+        self._in, self._out = FrameResampler(codec.rate_hz, rate_hz), FrameResampler(rate_hz, codec.rate_hz)
+
+    def duration(self, payload: bytes) -> int:
+        """As the codec says."""
+        return self._codec.duration(payload)
+
+    def decode(self, payload: bytes) -> Int16Array:
+        """Decode, then resample."""
+        return self._in.push(self._codec.decode(payload))
+
+    def encode(self, samples: Int16Array) -> bytes:
+        """Resample, then encode."""
+        return self._codec.encode(self._out.push(samples))
 
 
 def opus_duration(packet: bytes) -> int:
@@ -162,19 +188,23 @@ def opus_duration(packet: bytes) -> int:
     return frame * count if 0 < frame * count <= 5760 else 960
 
 
-def codec(name: str, clock_hz: int = 8000) -> Codec:
-    """Return a fresh codec by its name in SDP, whatever its case.
+def codec(name: str, clock_hz: int = 8000, rate_hz: int | None = None) -> Codec:
+    """Return a fresh codec by its name in SDP, whatever its case; with `rate_hz` one that works at that rate.
 
     Raises:
         AudioFormatError: none of ours.
     """
-    plain = name.lower()
-    if plain in ("pcmu", "pcma"):
-        return G711(plain.upper())
-    if plain == "g722":
+    found = _codec(name.lower(), clock_hz)
+    return found if rate_hz in (None, found.rate_hz) else Rerated(found, rate_hz)
+
+
+def _codec(name: str, clock_hz: int) -> Codec:
+    if name in ("pcmu", "pcma"):
+        return G711(name.upper())
+    if name == "g722":
         return G722()
-    if plain == "opus":
+    if name == "opus":
         return Opus()
-    if plain == "l16" and clock_hz in (8000, WIDE_HZ):
+    if name == "l16" and clock_hz in (8000, WIDE_HZ):
         return L16(clock_hz)
     raise AudioFormatError(f"no codec {name!r} at {clock_hz}")

@@ -4,7 +4,8 @@ packet --> source rules --> Reception --> JitterBuffer --tick--> decode | concea
                                 \\-> DigitReceiver --> keys
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,7 +27,7 @@ _DRY_S = 0.06  # so long an empty buffer is concealed; then it is quiet
 
 @dataclass(slots=True)
 class RtpInboundStats:
-    """Of one call; streams that began anew are counted together."""
+    """Of one call; streams that began anew are counted together. Packets, but for what says frames."""
 
     received: int = 0
     lost: int = 0
@@ -50,18 +51,16 @@ class RtpInbound:
     """One caller's stream.
 
     Args:
-        codecs: by payload type; all have one rate.
+        codecs: by payload type; all have one rate and one clock.
         event_types: payload types of telephone events.
     """
 
-    def __init__(self, codecs: dict[int, Codec], *, event_types: frozenset[int] = frozenset()) -> None:
-        if len({one.rate_hz for one in codecs.values()}) != 1:
-            raise AudioFormatError("codecs of one stream have one rate")
-        self._codecs, self._event_types = dict(codecs), event_types
+    def __init__(self, codecs: Mapping[int, Codec], *, event_types: frozenset[int] = frozenset()) -> None:
         first = next(iter(codecs.values()))
-        self.rate_hz = first.rate_hz
-        self.clock_hz = first.clock_hz
-        self.stats = RtpInboundStats()
+        self.rate_hz, self.clock_hz = first.rate_hz, first.clock_hz
+        self._decoders: dict[int, Codec] = {}  # also of packets that came before a change
+        self._expect(codecs, event_types)
+        self._counts = RtpInboundStats()  # of all but the stream under way
         self.reception: Reception | None = None
         self._buffer = JitterBuffer(self.clock_hz)
         self._digits = DigitReceiver()
@@ -73,39 +72,68 @@ class RtpInbound:
         self._sampled_at = 0.0
         self.last_packet_at: float | None = None
 
+    def _expect(self, codecs: Mapping[int, Codec], event_types: frozenset[int]) -> None:
+        if {(one.rate_hz, one.clock_hz) for one in codecs.values()} != {(self.rate_hz, self.clock_hz)}:
+            raise AudioFormatError("the codecs of one stream have one rate and one clock")
+        self._expected = frozenset(codecs)
+        self._event_types = event_types
+        self._decoders |= codecs
+
+    def switch(self, codecs: Mapping[int, Codec], *, event_types: frozenset[int]) -> None:
+        """The call goes on with other codecs or numbers, at the same rate; what is counted stays counted.
+
+        Raises:
+            AudioFormatError: the rate is another one.
+        """
+        clock_hz = next(iter(codecs.values())).clock_hz
+        if clock_hz != self.clock_hz:
+            self.clock_hz = clock_hz
+            self._decoders = {}
+            self._end_stream()
+        self._expect(codecs, event_types)
+
     @property
     def buffer(self) -> JitterBuffer:
         """The jitter buffer, to be looked at."""
         return self._buffer
 
+    @property
+    def stats(self) -> RtpInboundStats:
+        """What has happened so far."""
+        counts, reception = self._counts, self.reception
+        return replace(
+            counts,
+            lost=counts.lost + (reception.lost if reception else 0),
+            reordered=counts.reordered + (reception.reordered if reception else 0),
+            late=counts.late + self._buffer.stats.late,
+        )
+
     def knows(self, payload_type: int) -> bool:
         """Whether packets of this type are expected."""
-        return payload_type in self._codecs or payload_type in self._event_types or payload_type == _COMFORT_NOISE
+        return payload_type in self._expected or payload_type in self._event_types or payload_type == _COMFORT_NOISE
 
     # -- packets ---------------------------------------------------------------------------------------------------
 
     def push(self, packet: RtpPacket, now: float) -> str | None:
         """Take a packet; return a key that was pressed."""
-        is_event = packet.payload_type in self._event_types
-        codec = self._codecs.get(packet.payload_type)
-        if codec is None and not is_event and packet.payload_type != _COMFORT_NOISE:
-            self.stats.foreign += 1
+        if not self.knows(packet.payload_type):
+            self._counts.foreign += 1
             return None
         reception = self.reception
         if reception is None or reception.restarted(packet):
             reception = self._begin(packet)
         taken = reception.take(packet, now)
         if taken is None:
-            self.stats.duplicates += 1
+            self._counts.duplicates += 1
             return None
         self.last_packet_at = now
-        self.stats.received += 1
+        self._counts.received += 1
         self._sample(reception, now)
         sequence, timestamp = taken
-        if is_event:
+        if packet.payload_type in self._event_types:
             return self._digits.take(packet.ssrc, timestamp, packet.payload)
-        if codec is not None:
-            duration = codec.duration(packet.payload)
+        if packet.payload_type in self._expected:
+            duration = self._decoders[packet.payload_type].duration(packet.payload)
             if duration > 0:
                 self._buffer.push(sequence, timestamp, packet.payload, packet.payload_type, duration, now)
         return None
@@ -113,44 +141,34 @@ class RtpInbound:
     def _begin(self, packet: RtpPacket) -> Reception:
         """Another source, or the same one anew: what is buffered of the old one is of no use."""
         if self.reception is not None:
-            self._settle()
-            self.stats.restarts += 1
-            self._buffer = JitterBuffer(self.clock_hz)
+            self._counts.restarts += 1
+            self._end_stream()
         self.reception = Reception(packet.ssrc, self.clock_hz)
         return self.reception
 
-    def _sample(self, reception: Reception, now: float) -> None:
-        if now - self._sampled_at >= 1.0 and len(self.stats.jitter_ms) < 3600:
-            self._sampled_at = now
-            self.stats.jitter_ms.append(round(reception.jitter_ms, 2))
-
-    def _settle(self) -> None:
-        """Add up what the stream so far has counted."""
-        if self.reception is not None:
-            self.stats.lost += self.reception.lost
-            self.stats.reordered += self.reception.reordered
-        buffer = self._buffer.stats
-        self.stats.late += buffer.late
-
-    def settled(self) -> RtpInboundStats:
-        """Return the counts at the end of the call."""
-        self._settle()
+    def _end_stream(self) -> None:
+        """Keep what the stream so far has counted, and forget it."""
+        self._counts = self.stats
         self.reception, self._buffer = None, JitterBuffer(self.clock_hz)
-        return self.stats
+
+    def _sample(self, reception: Reception, now: float) -> None:
+        if now - self._sampled_at >= 1.0 and len(self._counts.jitter_ms) < 3600:
+            self._sampled_at = now
+            self._counts.jitter_ms.append(round(reception.jitter_ms, 2))
 
     # -- the tick --------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> Int16Array:
         """Return the next 20 ms, whatever came."""
         if len(self._ready) < self._frame and self._silent and self._buffer.too_shallow(now):
-            self.stats.repeated_frames += 1
+            self._counts.repeated_frames += 1
             return self._quiet()
         while len(self._ready) < self._frame:
-            played = self.stats.played_frames
+            played = self._counts.played_frames
             more = self._next(now)
-            real = self.stats.played_frames > played
+            real = self._counts.played_frames > played
             if real and self._buffer.too_deep(now, silent=self._is_silent(more)):
-                self.stats.dropped_frames += 1
+                self._counts.dropped_frames += 1
                 more = self._next(now)
             self._ready = np.concatenate((self._ready, more))
         out, self._ready = self._ready[: self._frame], self._ready[self._frame :]
@@ -168,24 +186,24 @@ class RtpInbound:
                 return self._quiet()
             case Dry():
                 self._dry_s += FRAME_MS / 1000
-                began = self.stats.played_frames > 0
+                began = self._counts.played_frames > 0
                 return self._conceal() if began and self._dry_s <= _DRY_S and not self._silent else self._quiet()
 
     def _played(self, payload: bytes, payload_type: int) -> Int16Array:
         try:
-            samples = self._codecs[payload_type].decode(payload)
+            samples = self._decoders[payload_type].decode(payload)
         except AudioFormatError:
-            self.stats.undecodable += 1
+            self._counts.undecodable += 1
             return self._conceal()
-        self.stats.played_frames += 1
+        self._counts.played_frames += 1
         return self._concealer.heard(samples)
 
     def _conceal(self) -> Int16Array:
-        self.stats.concealed_frames += 1
+        self._counts.concealed_frames += 1
         return self._concealer.conceal(self._frame)
 
     def _quiet(self) -> Int16Array:
-        self.stats.silent_frames += 1
+        self._counts.silent_frames += 1
         return self._concealer.noise(self._frame)
 
     @staticmethod

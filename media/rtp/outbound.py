@@ -26,25 +26,21 @@ class RtpOutbound:
 
     Args:
         payload_type, codec: as negotiated.
-        ptime_ms: audio in a packet, a multiple of 20 (10 and 30 are for `packetise` of whole frames only).
+        ptime_ms: audio in a packet, 10 to 60; on a tick of 20 ms those of 10 go out in pairs.
         event_type: payload type of telephone events; None where there are none.
     """
 
     def __init__(
         self, payload_type: int, codec: Codec, *, ptime_ms: int = FRAME_MS, event_type: int | None = None
     ) -> None:
-        self._payload_type, self._codec = payload_type, codec
-        self._event_type = event_type
-        self._samples = codec.rate_hz * ptime_ms // 1000
-        self._ticks = codec.clock_hz * ptime_ms // 1000
-        self._period_s = ptime_ms / 1000
+        self._keys: deque[tuple[bytes, bool]] = deque()
+        self.switch(payload_type, codec, ptime_ms=ptime_ms, event_type=event_type)
         self.ssrc = secrets.randbits(32)
         self._sequence = secrets.randbits(16)
         self._timestamp = secrets.randbits(32)
         self._queue: deque[Int16Array] = deque()
         self._queued = 0
         self._next_at: float | None = None
-        self._keys: deque[tuple[bytes, bool]] = deque()
         self._key_began = 0
         self._marker = True
         self.held = False
@@ -83,11 +79,13 @@ class RtpOutbound:
             self.write((tail * np.linspace(1, 0, len(tail), endpoint=False)).astype(np.int16))
         return before - self._queued
 
-    def switch(self, payload_type: int, codec: Codec, *, event_type: int | None) -> None:
-        """Go on with another codec of the same rate; the stream stays one."""
-        ptime = round(self._period_s * 1000)
+    def switch(self, payload_type: int, codec: Codec, *, ptime_ms: int, event_type: int | None) -> None:
+        """Go on with another codec of the same rate, or other numbers; the stream stays one."""
         self._payload_type, self._codec, self._event_type = payload_type, codec, event_type
-        self._samples, self._ticks = codec.rate_hz * ptime // 1000, codec.clock_hz * ptime // 1000
+        self._samples, self._ticks = codec.rate_hz * ptime_ms // 1000, codec.clock_hz * ptime_ms // 1000
+        self._period_s = ptime_ms / 1000
+        if event_type is None:
+            self._keys.clear()
 
     def press(self, keys: str) -> None:
         """Send keys as telephone events, one after the other.
@@ -100,7 +98,7 @@ class RtpOutbound:
         clock = self._codec.clock_hz
         for key in keys:
             self._keys.extend(digits.packets(key, frame=self._ticks, duration=clock * _KEY_MS // 1000))
-            self._keys.extend([(b"", False)] * (_KEY_GAP_MS // round(self._period_s * 1000)))
+            self._keys.extend([(b"", False)] * max(1, round(_KEY_GAP_MS / 1000 / self._period_s)))
 
     def tick(self, now: float) -> list[bytes]:
         """Return the packets that are due."""
@@ -125,12 +123,12 @@ class RtpOutbound:
         self._marker = True
 
     def _packet(self) -> Iterator[bytes]:
-        samples = self._take()
         timestamp = self._timestamp
         self._timestamp = (timestamp + self._ticks) & 0xFFFFFFFF
         if self.held:
             self._marker = True
             return
+        samples = self._take()
         if self._keys:
             payload, first = self._keys.popleft()
             if payload:

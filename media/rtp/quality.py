@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fastagent.media.rtp.inbound import RtpInbound
+
 _R0 = 93.2
 _PLANNED_MS = 20.0  # codec and playback, beside what was measured
 # Impairment of a codec, and how well it bears random loss (G.113, with concealment).
@@ -69,3 +71,27 @@ class CallQuality:
     def details(self) -> dict[str, Any]:
         """Return it as JSON."""
         return {**asdict(self), "loss": round(self.loss, 4), "mos": self.mos}
+
+
+def quality_of(
+    inbound: RtpInbound, *, codec: str, packets_sent: int, round_trip_s: float | None, far_loss: float | None
+) -> CallQuality:
+    """Return the record of a call so far, from what we received and what the other side reports."""
+    stats = inbound.stats
+    jitter = sorted(stats.jitter_ms)
+    return CallQuality(
+        codec=codec,
+        received=stats.received,
+        lost=stats.lost,
+        late=stats.late,
+        duplicates=stats.duplicates,
+        reordered=stats.reordered,
+        concealed_frames=stats.concealed_frames,
+        played_frames=stats.played_frames,
+        jitter_ms=round(sum(jitter) / len(jitter), 2) if jitter else 0.0,
+        jitter_p95_ms=jitter[int(0.95 * len(jitter))] if jitter else 0.0,
+        depth_ms=round(inbound.buffer.target_s * 1000, 1),
+        round_trip_ms=None if round_trip_s is None else round(round_trip_s * 1000, 1),
+        far_loss=far_loss,
+        one_way="nothing_received" if not stats.received else "nothing_sent" if not packets_sent else None,
+    )

@@ -1,22 +1,28 @@
 """Two streams joined over real sockets on loopback, each driven by a ticker."""
 
 import asyncio
+import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fastagent.connectors.rtp.ports import NoPortError, PortPool
-from fastagent.connectors.rtp.srtp import SUITES, Srtp, SrtpError, new_key
+from fastagent.connectors.rtp.srtp import SUITES, SrtpError, SrtpReceiver, SrtpSender
 from fastagent.connectors.rtp.stream import MediaPlan, RtpStream
 from fastagent.media.g711 import Int16Array
-from fastagent.media.rtp.codecs import codec
 from fastagent.media.ticker import Ticker
 
 pytestmark = pytest.mark.real
 HOST = "127.0.0.1"
+
+
+def crypto(suite: str, ours: bytes, theirs: bytes) -> dict[str, Any]:
+    return {"srtp_out": SrtpSender(suite, ours), "srtp_in": SrtpReceiver(suite, theirs)}
 
 
 class End:
@@ -26,7 +32,7 @@ class End:
         self.heard: list[Int16Array] = []
         self.keys = ""
         self.stream = RtpStream(
-            pool, plan, make_codec=codec, on_audio=lambda samples, now: self.heard.append(samples), on_key=self._key
+            pool, plan, on_audio=lambda samples, now: self.heard.append(samples), on_key=self._key
         )
 
     def _key(self, key: str) -> None:
@@ -46,14 +52,20 @@ def free_range() -> tuple[int, int]:
 
 @asynccontextmanager
 async def pair(
-    name: str = "PCMU", clock_hz: int = 8000, *, srtp: tuple[Srtp, Srtp] | None = None, events: int | None = 101
+    name: str = "PCMU",
+    clock_hz: int = 8000,
+    *,
+    suite: str = "",
+    keys: tuple[bytes, bytes, bytes, bytes] | None = None,
+    ptime_ms: int = 20,
 ) -> AsyncIterator[tuple[End, End]]:
+    """Two ends that hear each other; `keys` are those that each sends with and expects."""
     pool = PortPool(*free_range(), HOST)
-    plan = MediaPlan((HOST, 9), 96, name, clock_hz, event_type=events, srtp=srtp[0] if srtp else None)
+    common: dict[str, Any] = {"codec": name, "clock_hz": clock_hz, "event_type": 101, "ptime_ms": ptime_ms}
+    plan = MediaPlan((HOST, 9), 96, **common, **(crypto(suite, *keys[:2]) if keys else {}))
     one = End(pool, plan)
-    back = MediaPlan((HOST, one.stream.port), 96, name, clock_hz, event_type=events, srtp=srtp[1] if srtp else None)
-    other = End(pool, back)
-    one.stream.renegotiate(MediaPlan((HOST, other.stream.port), 96, name, clock_hz, event_type=events, srtp=plan.srtp))
+    other = End(pool, MediaPlan((HOST, one.stream.port), 96, **common, **(crypto(suite, *keys[2:]) if keys else {})))
+    one.stream.renegotiate(replace(plan, remote=(HOST, other.stream.port)))
     ticker = Ticker()
     for end in (one, other):
         ticker.add(end.stream.tick)
@@ -130,29 +142,33 @@ async def test_reports_tell_of_loss_and_the_round_trip(monkeypatch: pytest.Monke
         assert one.stream.quality().far_loss == 0.0
 
 
+def key(suite: str) -> bytes:
+    return secrets.token_bytes(SUITES[suite])
+
+
 @pytest.mark.parametrize("suite", SUITES)
 async def test_encrypted_media_is_heard_by_who_has_the_key(suite: str) -> None:
-    ours, theirs = new_key(), new_key()
-    both = (Srtp(suite, ours=ours, theirs=theirs), Srtp(suite, ours=theirs, theirs=ours))
-    async with pair(srtp=both) as (one, other):
+    ours, theirs = key(suite), key(suite)
+    async with pair(suite=suite, keys=(ours, theirs, theirs, ours)) as (one, other):
         one.stream.write(tone(0.6, 8000))
         await until_heard(other, 0.5)
         assert other.stream.counts.unauthentic == 0
 
 
 async def test_what_is_not_authentic_is_counted_and_not_heard() -> None:
-    both = (Srtp(SUITES[0], ours=new_key(), theirs=new_key()), Srtp(SUITES[0], ours=new_key(), theirs=new_key()))
-    async with pair(srtp=both) as (one, other):
+    suite = next(iter(SUITES))
+    async with pair(suite=suite, keys=(key(suite), key(suite), key(suite), key(suite))) as (one, other):
         one.stream.write(tone(0.6, 8000))
         await until(lambda: other.stream.counts.unauthentic >= 20)
         assert other.stream.inbound.stats.received == 0
         assert other.stream.quality().one_way == "nothing_received"
 
 
-@pytest.mark.parametrize(("suite", "key"), [("AES_256_CM", "A" * 40), (SUITES[0], "short"), (SUITES[0], "AAAA")])
-def test_a_suite_or_key_that_is_none_is_told(suite: str, key: str) -> None:
-    with pytest.raises(SrtpError):
-        Srtp(suite, ours=new_key(), theirs=key)
+@pytest.mark.parametrize(("suite", "size"), [("AES_256_CM_HMAC_SHA1_80", 46), ("AES_CM_128_HMAC_SHA1_80", 29)])
+def test_a_suite_or_key_that_is_none_is_told(suite: str, size: int) -> None:
+    for direction in (SrtpSender, SrtpReceiver):
+        with pytest.raises(SrtpError):
+            direction(suite, bytes(size))
 
 
 async def test_on_hold_nothing_is_sent_and_resuming_is_heard() -> None:
@@ -160,8 +176,7 @@ async def test_on_hold_nothing_is_sent_and_resuming_is_heard() -> None:
         one.stream.write(tone(0.4, 8000))
         await until_heard(other, 0.3)
         plan = one.stream.plan
-        held = MediaPlan(plan.remote, plan.payload_type, plan.codec, sends=False)
-        one.stream.renegotiate(held)
+        one.stream.renegotiate(replace(plan, sends=False))
         sent = one.stream.outbound.packets_sent
         await asyncio.sleep(0.3)
         assert one.stream.outbound.packets_sent == sent
@@ -169,6 +184,53 @@ async def test_on_hold_nothing_is_sent_and_resuming_is_heard() -> None:
         before = len(other.heard)
         one.stream.write(tone(0.4, 8000))
         await until(lambda: any(np.abs(frame).max() > 3000 for frame in other.heard[before:]))
+
+
+@pytest.mark.parametrize("name", ["PCMU", "G722", "opus"])
+@pytest.mark.parametrize("ptime_ms", [10, 30, 40, 60])
+async def test_packets_of_any_length_are_heard(name: str, ptime_ms: int) -> None:
+    if (name, ptime_ms) == ("opus", 30):
+        ptime_ms = 20  # Opus has no frames of 30 ms, and is never agreed on with them
+    async with pair(name, 48000 if name == "opus" else 8000, ptime_ms=ptime_ms) as (one, other):
+        one.stream.write(tone(1.0, one.stream.rate_hz))
+        await until_heard(other, 0.9)
+        loud = [at for at, frame in enumerate(other.heard) if np.abs(frame).max() > 3000]
+        assert loud == list(range(loud[0], loud[-1] + 1))
+        assert other.stream.quality().lost == 0
+
+
+MOVES = [("PCMU", 8000, "PCMA", 8000), ("G722", 8000, "PCMU", 8000), ("PCMU", 8000, "opus", 48000),
+         ("opus", 48000, "PCMA", 8000)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "clock_hz", "to", "to_clock_hz"), MOVES)
+async def test_a_call_goes_on_in_another_codec_and_keeps_its_rate_and_its_record(
+    name: str, clock_hz: int, to: str, to_clock_hz: int
+) -> None:
+    async with pair(name, clock_hz) as (one, other):
+        rate = one.stream.rate_hz
+        one.stream.write(tone(0.4, rate))
+        await until_heard(other, 0.3)
+        ssrc, received = one.stream.outbound.ssrc, other.stream.quality().received
+        for end in (one, other):
+            end.stream.renegotiate(replace(end.stream.plan, codec=to, clock_hz=to_clock_hz, payload_type=97))
+        began = len(other.heard)
+        one.stream.write(tone(0.6, rate, 900))
+        await until(lambda: len(other.heard) - began >= 45)
+        assert {len(frame) for frame in other.heard} == {rate // 50}
+        tail = np.concatenate(other.heard[began:])
+        spectrum = np.abs(np.fft.rfft(tail * np.hanning(len(tail))))
+        assert np.argmax(spectrum) * rate / len(tail) == pytest.approx(900, abs=10)
+        assert other.stream.quality().received > received + 20
+        assert (one.stream.outbound.ssrc, one.stream.rate_hz, other.stream.quality().codec) == (ssrc, rate, to)
+
+
+async def test_a_change_gives_silence_another_patience() -> None:
+    async with pair() as (one, _):
+        now = asyncio.get_running_loop().time()
+        assert one.stream.quiet_s(now + 40) > 35
+        one.stream.renegotiate(replace(one.stream.plan, sends=False))
+        assert one.stream.quiet_s(now) <= 0
 
 
 def test_ports_rest_after_a_call_and_come_in_pairs() -> None:
