@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from fastagent.connectors.notices import Notice
 from fastagent.media.frame import AudioFormat
 
-Capability = Literal["transfer", "dtmf"]
+Capability = Literal["transfer", "dtmf", "hold"]
 
 
 class HangupReason(StrEnum):
@@ -105,6 +105,16 @@ class ConnectionBack:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldBegan:
+    """One side has put the call on hold: nobody listens, and what comes is not the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldEnded:
+    """Both sides hear each other again."""
+
+
+@dataclass(frozen=True, slots=True)
 class LegEnded:
     """The last event of a leg."""
 
@@ -123,6 +133,8 @@ LegEvent = (
     | InterruptRequested
     | ConnectionLost
     | ConnectionBack
+    | HoldBegan
+    | HoldEnded
     | LegEnded
 )
 
@@ -206,6 +218,22 @@ class CallLeg(Protocol):
         """
         ...
 
+    async def hold(self, on: bool) -> None:
+        """Put the caller on hold, or take them back; the leg tells it by its events.
+
+        Raises:
+            LegError: it cannot be done.
+        """
+        ...
+
     async def hang_up(self, reason: HangupReason) -> None:
         """End the call; returns when the other side has confirmed it, or its deadline has passed."""
         ...
+
+
+class NoHold:
+    """A leg that can put nobody on hold."""
+
+    async def hold(self, on: bool) -> None:
+        """Raise `LegError`."""
+        raise LegError("this leg has no hold")

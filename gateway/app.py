@@ -1,6 +1,7 @@
 """The gateway: the one place that names concrete providers and connectors, and puts them together."""
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -20,7 +21,7 @@ from fastagent.afsm.llm import Llm
 from fastagent.connectors.audiocodes.connector import AudiocodesConnection
 from fastagent.connectors.host import Recalled
 from fastagent.connectors.leg import CallLeg, HangupReason
-from fastagent.connectors.sip.connector import SipConfig, SipConnection
+from fastagent.connectors.sip.connector import SipConnection
 from fastagent.connectors.trust import networks
 from fastagent.connectors.twilio.connector import TwilioConfig, TwilioConnection
 from fastagent.connectors.webrtc.connector import WebRtcConfig, WebRtcConnection
@@ -42,6 +43,7 @@ from fastagent.gateway.registry import AgentRegistry, RegistryFull
 from fastagent.gateway.session import Services, Session
 from fastagent.gateway.sessions import Sessions
 from fastagent.gateway.settings import Settings, secret
+from fastagent.gateway.sip_settings import sip_config
 from fastagent.gateway.speeches import Speeches
 from fastagent.gateway.store import Claim, MemoryBackend, RedisBackend, SessionStore, StoreError
 from fastagent.gateway.stored import document_of, recalled
@@ -107,6 +109,7 @@ class Gateway:
     ) -> None:
         self.settings = settings or Settings()
         self.metrics = Metrics(__version__)
+        self._ticker = Ticker(on_lag=self.metrics.loop_lag.observe)
         self.version = __version__
         self.keys = ApiKeys((key.get_secret_value() for key in self.settings.api_keys), self.settings.auth)
         self.agents = AgentRegistry()
@@ -227,35 +230,27 @@ class Gateway:
         """Listen for phones: on loopback by default; a default port that is taken is no reason not to start.
 
         Raises:
-            OSError: the port that was asked for is taken.
-            ValueError: it would be open to everybody.
+            OSError: the port that was asked for is taken, or a file cannot be read.
+            ValueError: it would be open to everybody, or a file is not what it should be.
         """
         settings = self.settings
         if not settings.sip_host:
             return
-        local = settings.sip_host in ("127.0.0.1", "::1", "localhost")
-        if not (local or settings.sip_users or settings.sip_trusted):
-            await self._stop_listening()
-            raise ValueError("SIP_HOST is open to others: set SIP_USERS or SIP_TRUSTED")
-        config = SipConfig(
-            host=settings.sip_host,
-            port=settings.sip_port,
-            public_host=settings.sip_public_host,
-            rtp_ports=settings.rtp_ports,
-            users=settings.sip_users,
-            trusted=tuple(networks(settings.sip_trusted)),
-        )
-        sip = SipConnection(config, self)
+        sip = None
         try:
+            sip = SipConnection(sip_config(settings), self, self._ticker, on_registered=self.metrics.sip_registered.set)
             await sip.start()
-        except OSError as error:
-            if settings.model_fields_set & {"sip_port", "sip_host"}:
+        except (OSError, ValueError, TimeoutError) as error:
+            if sip is not None:
+                await sip.aclose()
+            default = not settings.model_fields_set & {"sip_port", "sip_host", "sip_trunk", "sip_tls_cert"}
+            if not (default and isinstance(error, OSError) and error.errno == errno.EADDRINUSE):
                 await self._stop_listening()
                 raise
-            _log.warning("SIP is off: its default port is taken", extra={"error": error.strerror})
+            _log.warning("SIP is off: its default port is taken")
             return
         self.sip = sip
-        _log.info("listening for SIP", extra={"host": settings.sip_host, "port": sip.port})
+        _log.info("listening for SIP", extra={"host": settings.sip_host, "ports": sip.ports})
 
     async def _stop_listening(self) -> None:
         """Undo a start that cannot go on."""
@@ -342,7 +337,7 @@ class Gateway:
             ),
             stt=stt,
             renderer=renderer,
-            ticker=Ticker(on_lag=metrics.loop_lag.observe),
+            ticker=self._ticker,
             metrics=metrics,
             lead_ms=self.settings.playout_lead_ms,
             turn_timeout_s=self.settings.default_timeout_seconds,
@@ -522,7 +517,7 @@ class Gateway:
         metrics.sessions_ended.labels(reason).inc()
         if record.end_reason is HangupReason.TRANSFERRED:
             metrics.transfers.labels("done").inc()
-        metrics.calls.labels(record.call.provider, "inbound", reason).inc()
+        metrics.calls.labels(record.call.provider, record.call.direction, reason).inc()
         inbound, playout = session.inbound.stats, session.speaker.playout.stats
         frame = record.call.audio.frame_samples
         metrics.media_concealed.inc(inbound.concealed_samples / frame)
@@ -560,6 +555,8 @@ class Gateway:
         found = []
         if self._redis is not None and not self._store.up:
             found.append("the session store does not answer")
+        if self.sip is not None:
+            found += self.sip.weaknesses
         return found + [f"{name}: the key is refused" for name in sorted(self._refused_keys)]
 
     def provider_failed(self, name: str, kind: str) -> None:

@@ -25,6 +25,8 @@ from fastagent.connectors.leg import (
     ConnectionLost,
     DtmfReceived,
     HangupReason,
+    HoldBegan,
+    HoldEnded,
     InterruptRequested,
     LegEnded,
     MarkReached,
@@ -310,6 +312,12 @@ class Session:
                     self._go_away()
                 case ConnectionBack():
                     self._come_back()
+                case HoldBegan():
+                    self.tell(CallHappened("hold"))
+                    self._go_away()
+                case HoldEnded():
+                    self.tell(CallHappened("resume"))
+                    self._come_back()
                 case LegEnded(reason):
                     if self._turn is not None:
                         self._turn.interrupt()
@@ -389,7 +397,7 @@ class Session:
         self.tell(Listening(self._turn is None and not self._digits.collecting))
 
     def _go_away(self) -> None:
-        """The connection is lost for now: what is said waits, and nobody is asked anything."""
+        """Nobody listens for now: what is said waits, and nobody is asked anything."""
         self._away = True
         self._stop_silence_timer()
         self.speaker.away = True

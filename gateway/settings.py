@@ -4,15 +4,14 @@ import re
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
 from fastagent.connectors.trust import networks
+from fastagent.gateway.sip_settings import SipSettings
 
 
-class Settings(BaseSettings):
+class Settings(SipSettings):
     """The environment's variables; the documented names have no prefix, our own have `FASTAGENT_`."""
-
-    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="ignore")
 
     host: str = Field("0.0.0.0", alias="HOST")
     port: int = Field(8000, alias="PORT", ge=0, le=65535)
@@ -44,14 +43,11 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field((), alias="FASTAGENT_ALLOWED_HOSTS")
     transfer_to: Annotated[tuple[str, ...], NoDecode] = Field((), alias="FASTAGENT_TRANSFER_TO")
     transfers_per_hour: int = Field(60, alias="FASTAGENT_TRANSFERS_PER_HOUR", ge=0)
+    call_to: Annotated[tuple[str, ...], NoDecode] = Field((), alias="FASTAGENT_CALL_TO")
+    calls_per_hour: int = Field(60, alias="FASTAGENT_CALLS_PER_HOUR", ge=0)
+    calls_at_once: int = Field(10, alias="FASTAGENT_CALLS_AT_ONCE", ge=0)
 
     ice_servers: Annotated[tuple[str, ...], NoDecode] = Field((), alias="FASTAGENT_ICE_SERVERS")
-    sip_host: str = Field("127.0.0.1", alias="SIP_HOST")
-    sip_port: int = Field(5060, alias="SIP_PORT", ge=0, le=65535)
-    sip_public_host: str | None = Field(None, alias="SIP_PUBLIC_HOST")
-    sip_users: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict, alias="SIP_USERS", repr=False)
-    sip_trusted: Annotated[tuple[str, ...], NoDecode] = Field((), alias="SIP_TRUSTED")
-    rtp_ports: Annotated[tuple[int, int], NoDecode] = Field((20000, 29999), alias="RTP_PORTS")
     otel_endpoint: str | None = Field(None, alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     otel_service: str = Field("fastagent", alias="OTEL_SERVICE_NAME")
 
@@ -69,37 +65,16 @@ class Settings(BaseSettings):
     audiocodes_oauth_client_secret: SecretStr | None = Field(None, alias="AUDIOCODES_OAUTH_CLIENT_SECRET")
 
     @field_validator(
-        "trusted_proxies", "allowed_hosts", "transfer_to", "api_keys", "ice_servers", "sip_trusted", mode="before"
+        "trusted_proxies", "allowed_hosts", "transfer_to", "call_to", "api_keys", "ice_servers", mode="before"
     )
     @classmethod
-    def _split(cls, value: object) -> object:
+    def _lists(cls, value: object) -> object:
         """A list is separated by commas."""
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("sip_users", mode="before")
+    @field_validator("trusted_proxies")
     @classmethod
-    def _pairs(cls, value: object) -> object:
-        """`user:password` pairs, separated by commas."""
-        if not isinstance(value, str):
-            return value
-        pairs = [part.strip().partition(":") for part in value.split(",") if part.strip()]
-        if not all(user and password for user, _, password in pairs):
-            raise ValueError("user:password pairs are expected, separated by commas")
-        return {user: password for user, _, password in pairs}
-
-    @field_validator("rtp_ports", mode="before")
-    @classmethod
-    def _range(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        low, _, high = value.partition("-")
-        if not (low.strip().isdecimal() and high.strip().isdecimal() and 1024 <= int(low) < int(high) <= 65535):
-            raise ValueError("a range like 20000-29999 is expected")
-        return (int(low), int(high))
-
-    @field_validator("trusted_proxies", "sip_trusted")
-    @classmethod
-    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _are_proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         networks(value)
         return value
 
@@ -127,7 +102,6 @@ class Settings(BaseSettings):
         "redis_url",
         "metrics_token",
         "otel_endpoint",
-        "sip_public_host",
         mode="before",
     )
     @classmethod

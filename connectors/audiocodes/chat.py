@@ -36,6 +36,7 @@ from fastagent.connectors.leg import (
     LegError,
     LegEvent,
     MarkReached,
+    NoHold,
 )
 from fastagent.connectors.outbox import Outbox
 
@@ -47,7 +48,7 @@ Send = Callable[[str], Awaitable[None]]
 Started = Callable[["ChatLeg", Mapping[str, str]], None]
 
 
-class ChatLeg:
+class ChatLeg(NoHold):
     """One conversation.
 
     Args:

@@ -28,6 +28,7 @@ from fastagent.connectors.leg import (
     LegError,
     LegEvent,
     MarkReached,
+    NoHold,
     SilenceReported,
 )
 from fastagent.connectors.line import Line
@@ -58,7 +59,7 @@ class _Mark(NamedTuple):
     due: float
 
 
-class StreamLeg:
+class StreamLeg(NoHold):
     """One conversation's connection."""
 
     def __init__(self, line: Line, protocol: StreamProtocol, info: CallInfo, options: LegOptions) -> None:

@@ -2,6 +2,7 @@
 
 import socket
 from collections import deque
+from dataclasses import dataclass
 
 _REST_S = 2.0
 _BUFFER = 256 * 1024
@@ -10,6 +11,16 @@ _EXPEDITED = 0xB8  # DSCP 46
 
 class NoPortError(Exception):
     """All ports of the range are taken or at rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPort:
+    """A pair of ports, bound and not blocking."""
+
+    number: int
+    """Of the one for RTP."""
+    media: socket.socket
+    control: socket.socket
 
 
 class PortPool:
@@ -25,8 +36,8 @@ class PortPool:
         self._free = deque(range(low + low % 2, high, 2))
         self._resting: deque[tuple[float, int]] = deque()
 
-    def open(self, now: float) -> tuple[int, socket.socket, socket.socket]:
-        """Return a port and its two sockets, bound and not blocking.
+    def open(self, now: float) -> MediaPort:
+        """Return a pair that is free.
 
         Raises:
             NoPortError: none can be had.
@@ -41,15 +52,17 @@ class PortPool:
                 self._free.append(port)
                 continue
             try:
-                return port, media, _bound(self._host, port + 1)
+                return MediaPort(port, media, _bound(self._host, port + 1))
             except OSError:
                 media.close()
                 self._free.append(port)
         raise NoPortError("no media port is free")
 
-    def close(self, port: int, now: float) -> None:
-        """Give a port back; it rests first."""
-        self._resting.append((now + self._rest_s, port))
+    def close(self, port: MediaPort, now: float) -> None:
+        """Close a pair; it rests before it is given to anybody else."""
+        port.media.close()
+        port.control.close()
+        self._resting.append((now + self._rest_s, port.number))
 
 
 def _bound(host: str, port: int) -> socket.socket:

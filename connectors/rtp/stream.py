@@ -8,11 +8,10 @@ import asyncio
 import random
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from fastagent.connectors.rtp.ports import PortPool
+from fastagent.connectors.rtp.ports import MediaPort, PortPool
 from fastagent.connectors.rtp.source import Address, SourceRules
 from fastagent.connectors.rtp.srtp import SrtpReceiver, SrtpSender
 from fastagent.media.g711 import Int16Array
@@ -77,7 +76,7 @@ class RtpStream:
         on_audio: given 20 ms of the caller's audio on each tick.
         on_key: given a key.
         on_position: given how many samples of ours have been sent, after each tick that sent some.
-        opened: a port of the pool that was opened before anything was negotiated.
+        port: one of the pool that was opened before anything was negotiated.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class RtpStream:
         on_audio: Callable[[Int16Array, float], None],
         on_key: Callable[[str], None],
         on_position: Callable[[int], None] = lambda samples: None,
-        opened: tuple[int, socket.socket, socket.socket] | None = None,
+        port: MediaPort | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
@@ -100,9 +99,7 @@ class RtpStream:
         self.rate_hz = self._codec.rate_hz
         """Of the session: it stays, whatever the codec becomes."""
         self._rules = SourceRules(plan.remote, now)
-        self.outbound = RtpOutbound(
-            plan.payload_type, self._codec, ptime_ms=plan.ptime_ms, event_type=plan.event_type
-        )
+        self.outbound = RtpOutbound(plan.payload_type, self._codec, ptime_ms=plan.ptime_ms, event_type=plan.event_type)
         self.outbound.held = not plan.sends
         self.inbound = RtpInbound(self._decoders(), event_types=self._events())
         self._far = _Far()
@@ -111,9 +108,9 @@ class RtpStream:
         self._written = self._sent = 0
         self._quiet_since = now
         self._closed = False
-        self.port, self._media, self._control = opened or pool.open(now)
-        self._loop.add_reader(self._media, self._read_media)
-        self._loop.add_reader(self._control, self._read_control)
+        self.port = port or pool.open(now)
+        self._loop.add_reader(self.port.media, self._read_media)
+        self._loop.add_reader(self.port.control, self._read_control)
 
     @staticmethod
     def _expected(plan: MediaPlan) -> tuple[object, ...]:
@@ -150,7 +147,7 @@ class RtpStream:
         now = self._loop.time()
         for _ in range(_MAX_AT_ONCE):
             try:
-                data, address = self._media.recvfrom(2048)
+                data, address = self.port.media.recvfrom(2048)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:  # an ICMP error of what was sent
@@ -181,7 +178,7 @@ class RtpStream:
     def _read_control(self) -> None:
         for _ in range(_MAX_AT_ONCE):
             try:
-                data, address = self._control.recvfrom(2048)
+                data, address = self.port.control.recvfrom(2048)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -225,7 +222,7 @@ class RtpStream:
     def _send_due(self, now: float) -> None:
         before = self.outbound.queued_samples
         for data in self.outbound.tick(now):
-            self._send(self._media, data if self.plan.srtp_out is None else self.plan.srtp_out.protect(data))
+            self._send(self.port.media, data if self.plan.srtp_out is None else self.plan.srtp_out.protect(data))
         taken = before - self.outbound.queued_samples
         if taken > 0:
             self._sent += taken
@@ -258,7 +255,7 @@ class RtpStream:
         if self.plan.srtp_out is not None:
             data = self.plan.srtp_out.protect_rtcp(data)
         host, port = self._rules.destination
-        self._send(self._control, data, self.plan.remote_rtcp or (host, port + 1))
+        self._send(self.port.control, data, self.plan.remote_rtcp or (host, port + 1))
 
     # -- our audio -----------------------------------------------------------------------------------------------------
 
@@ -295,7 +292,6 @@ class RtpStream:
             return
         self._closed = True
         self._send_report(bytes(rtcp.Bye(self.outbound.ssrc)))
-        for one in (self._media, self._control):
+        for one in (self.port.media, self.port.control):
             self._loop.remove_reader(one)
-            one.close()
         self._pool.close(self.port, self._loop.time())

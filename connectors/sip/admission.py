@@ -20,15 +20,26 @@ def is_scanner(user_agent: str) -> bool:
     return any(scanner in name for scanner in _SCANNERS)
 
 
-def is_trusted(host: str, networks: Iterable[Network]) -> bool:
-    """Whether a packet's source is in one of the networks."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address in network for network in networks)
+class Trust:
+    """Whose packets need no password, by their source; never by a header.
+
+    Args:
+        networks: that are trusted for good.
+    """
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._networks = tuple(networks)
+        self.addresses: frozenset[str] = frozenset()
+        """Of a trunk, which a name stands for, as of now."""
+
+    def __contains__(self, host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return str(address) in self.addresses or any(address in network for network in self._networks)
 
 
 @dataclass(slots=True)
@@ -61,13 +72,13 @@ class Admission:
     """The door.
 
     Args:
-        trusted: peers that have only the global bucket.
+        trust: peers that have only the global bucket.
         per_source: requests in two seconds from one address.
         overall: requests in two seconds from everywhere.
     """
 
-    def __init__(self, trusted: tuple[Network, ...], *, per_source: int = 30, overall: int = 2000) -> None:
-        self._trusted, self._per_source = trusted, per_source
+    def __init__(self, trust: Trust, *, per_source: int = 30, overall: int = 2000) -> None:
+        self._trust, self._per_source = trust, per_source
         self._all = Bucket(overall, overall / 2, overall, 0.0)
         self._sources: OrderedDict[str, _Source] = OrderedDict()
         self.dropped: Counter[str] = Counter()
@@ -75,7 +86,7 @@ class Admission:
 
     def admits(self, host: str, now: float) -> bool:
         """Whether a request from there is looked at."""
-        if not is_trusted(host, self._trusted):
+        if host not in self._trust:
             source = self._source(host, now)
             if now < source.banned_until:
                 return self._drop("banned")
@@ -89,7 +100,7 @@ class Admission:
 
     def failed(self, host: str, now: float) -> None:
         """A password was wrong: ten in a minute, and the address is not heard for ten."""
-        if is_trusted(host, self._trusted):
+        if host in self._trust:
             return
         source = self._source(host, now)
         source.failures = [*(at for at in source.failures if at > now - _FAILURE_WINDOW_S), now]

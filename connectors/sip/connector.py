@@ -1,18 +1,16 @@
-"""The shell of SIP: sockets, the user agent's clock, and a leg for every call that it takes."""
+"""The shell of SIP: sockets, the user agent's clock, and a leg for every call, whoever makes it."""
 
 import asyncio
-import base64
 import logging
 import random
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from functools import partial
 
-from fastagent.connectors.host import LegHost
-from fastagent.connectors.leg import CallInfo, HangupReason, LegEnded
-from fastagent.connectors.rtp.ports import NoPortError, PortPool
-from fastagent.connectors.rtp.srtp import Srtp
-from fastagent.connectors.rtp.stream import MediaPlan, RtpStream
+from fastagent.connectors.host import LegHost, Release
+from fastagent.connectors.leg import CallInfo, HangupReason, LegError
+from fastagent.connectors.rtp.ports import MediaPort, NoPortError, PortPool
+from fastagent.connectors.rtp.srtp import SrtpError
 from fastagent.connectors.sip.actions import (
     Action,
     Address,
@@ -20,123 +18,171 @@ from fastagent.connectors.sip.actions import (
     CallConfirmed,
     CallEnded,
     CallOffered,
+    CallProgress,
+    ChangeRefused,
     DtmfInfo,
     Held,
     MediaChanged,
+    Registered,
+    RegistrationFailed,
     Resumed,
     Send,
     TransferProgress,
     Transport,
 )
-from fastagent.connectors.sip.admission import LOOPBACK, Network
-from fastagent.connectors.sip.grammar import printable
-from fastagent.connectors.sip.leg import Signalling, SipLeg
-from fastagent.connectors.sip.media import G722, OPUS, PCMA, PCMU, Capabilities, NegotiatedMedia
+from fastagent.connectors.sip.admission import LOOPBACK
+from fastagent.connectors.sip.attended import Consultation
+from fastagent.connectors.sip.caller import called_in, caller_of
+from fastagent.connectors.sip.config import SipConfig
+from fastagent.connectors.sip.consulting import Consulting
+from fastagent.connectors.sip.dial import Dial, DialError, NoRoomError, callee_info, destination_of, outcome_of
+from fastagent.connectors.sip.endings import REASONS, reason_items
+from fastagent.connectors.sip.grammar import Malformed
+from fastagent.connectors.sip.hold_music import HoldMusic
+from fastagent.connectors.sip.media import Capabilities, NegotiatedMedia
+from fastagent.connectors.sip.outbound import Destination
+from fastagent.connectors.sip.registration import Registrar
+from fastagent.connectors.sip.sip_call import Equipment, OnAnswered, OnOver, SipCall
 from fastagent.connectors.sip.stack import AgentConfig
-from fastagent.connectors.sip.transports import Transports
+from fastagent.connectors.sip.tls import ServerTls, client_tls
+from fastagent.connectors.sip.transports import Transports, resolved
+from fastagent.connectors.sip.trunk import TrunkLine
 from fastagent.connectors.sip.user_agent import UserAgent
-from fastagent.media.frame import AudioFormat
-from fastagent.media.rtp.codecs import codec
 from fastagent.media.ticker import Ticker
 
 _log = logging.getLogger(__name__)
 
-_FIRST_PACKET_S = 2.0  # so long the greeting waits for an ACK or a packet
-_REASONS = {
-    "hung_up": HangupReason.CALLER_HUNG_UP,
-    "cancelled": HangupReason.CALLER_HUNG_UP,
-    "local": HangupReason.COMPLETED,
-    "no_ack": HangupReason.CONNECTION_LOST,
-    "timeout": HangupReason.CONNECTION_LOST,
-    "transport": HangupReason.CONNECTION_LOST,
-}
-
-
-@dataclass(slots=True)
-class SipConfig:
-    """What the connector is told.
-
-    Attributes:
-        host, port: where to listen.
-        public_host: the address that phones are told, if it is another one.
-        rtp_ports: the range for media, both ends included.
-        users: passwords by user.
-        trusted: networks whose calls need no password, loopback beside them.
-        agents: agent id per called user or number; other calls go to the agent of that id, else to the default one.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 5060
-    public_host: str | None = None
-    rtp_ports: tuple[int, int] = (20000, 29999)
-    users: Mapping[str, str] = field(default_factory=dict, repr=False)
-    trusted: tuple[Network, ...] = ()
-    agents: dict[str, str] = field(default_factory=dict)
-    srtp: bool = True
-
-
-@dataclass(slots=True)
-class _Call:
-    """A call that was offered."""
-
-    offer: CallOffered
-    release: Callable[[], None]
-    opened: tuple[int, socket.socket, socket.socket] | None
-    leg: SipLeg | None = None
-    media: NegotiatedMedia | None = None
-    confirmed: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
+_LAST_WORDS_S = 1.0  # so long the last BYEs may take at a stop
+_TLS_REFRESH_S = 60.0
 
 
 class SipConnection:
-    """All SIP calls of a gateway."""
+    """All SIP calls of a gateway.
+
+    Args:
+        config: the settings.
+        host: the gateway.
+        ticker: the clock of all media.
+        on_registered: told when the trunk knows us, and when not any more.
+
+    Raises:
+        OSError, MediaError: a file of the settings cannot be read.
+    """
 
     name = "sip"
 
-    def __init__(self, config: SipConfig, host: LegHost) -> None:
-        self._config, self._host = config, host
-        self._transports = Transports(self._received, self._failed)
-        self._ticker = Ticker()
-        self._calls: dict[str, _Call] = {}
+    def __init__(
+        self,
+        config: SipConfig,
+        host: LegHost,
+        ticker: Ticker,
+        *,
+        on_registered: Callable[[bool], None] = lambda registered: None,
+    ) -> None:
+        self._config, self._host, self._on_registered = config, host, on_registered
+        self._tls = ServerTls(config.tls) if config.tls is not None else None
+        self._transports = Transports(self._received, self._failed, client_tls=partial(client_tls, config.tls_ca))
+        self._calls: dict[str, SipCall] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._refreshing: asyncio.TimerHandle | None = None
         self._agent: UserAgent | None = None
+        self._trunk: TrunkLine | None = None
+        self._at_trunk: frozenset[str] = frozenset()
         self._counted: dict[str, int] = {}
-        self._reachable = config.public_host or _own_address(config.host)
+        self._reachable = self._media_host = config.public_host or own_address(config.host)
         low, high = config.rtp_ports
         self._ports = PortPool(low, high, config.host)
+        self._equipment = Equipment(self._ports, ticker, HoldMusic(config.hold_music), config.inband_keys)
 
     @property
-    def port(self) -> int:
+    def ports(self) -> dict[Transport, int]:
         """Where it listens."""
-        return self._transports.ports.get("udp", 0)
+        return self._transports.ports
+
+    @property
+    def weaknesses(self) -> list[str]:
+        """What does not work as configured."""
+        if self._trunk is None or self._trunk.refused is None:
+            return []
+        return [f"the SIP trunk refuses our registration with {self._trunk.refused}"]
+
+    @property
+    def agent(self) -> UserAgent:
+        """The core; there is one once this has been started."""
+        assert self._agent is not None
+        return self._agent
 
     async def start(self) -> None:
-        """Listen.
+        """Listen, and register at the trunk.
 
         Raises:
-            OSError: the port is taken.
+            OSError: a port is taken, or the public host has no address.
+            TimeoutError: nor is there word of one.
         """
         config = self._config
-        await self._transports.open(config.host, config.port)
+        self._media_host = (await resolved(self._reachable, ipv6=config.ipv6))[0]
+        tls = self._tls.context if self._tls else None
+        await self._transports.open(config.host, config.port, tls_port=config.tls_port, tls=tls)
         self._agent = UserAgent(
             AgentConfig(
                 host=self._reachable,
                 ports=self._transports.ports,
-                media=Capabilities((PCMU, PCMA, G722, OPUS), srtp="optional" if config.srtp else "off"),
+                media=Capabilities(config.codecs, config.prefer_ours, config.srtp, ipv6=config.ipv6),
                 trusted=(*LOOPBACK, *config.trusted),
                 users=config.users,
+                full_status=config.full_status,
             )
         )
+        if config.trunk is not None:
+            self._trunk = TrunkLine(
+                config.trunk,
+                ipv6=config.ipv6,
+                trust=self._trust,
+                register=self._register,
+                unregister=lambda one: self.perform(self.agent.unregister(one, self._now)),
+                on_registered=self._on_registered,
+            )
+        self._refresh_tls()
+
+    def _trust(self, addresses: Iterable[str]) -> None:
+        self._at_trunk = frozenset(addresses)
+        self.agent.trust(addresses)
+
+    def _register(self, registrar: Registrar) -> str:
+        registration, actions = self.agent.register(registrar, self._now)
+        self.perform(actions)
+        return registration
+
+    def _refresh_tls(self) -> None:
+        if self._tls is not None:
+            self._tls.refresh()
+            self._refreshing = asyncio.get_running_loop().call_later(_TLS_REFRESH_S, self._refresh_tls)
 
     async def aclose(self) -> None:
         """Release what the connector holds; its sessions are over by now."""
-        if self._timer is not None:
-            self._timer.cancel()
-        tasks = [call.task for call in self._calls.values() if call.task is not None]
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        if self._trunk is not None:
+            await self._trunk.aclose(_LAST_WORDS_S)
+        calls = list(self._calls.values())
+        tasks = [call.task for call in calls if call.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for call in calls:
+            call.signalling.hang_up(HangupReason.SHUTDOWN)
+        await self._say_last_words()
+        self._agent = None
+        self._set_timer()
+        for call in calls:
+            call.close()
         await self._transports.aclose()
+
+    async def _say_last_words(self) -> None:
+        """Let what was said last arrive: a BYE that is lost is said again."""
+        until = self._now + _LAST_WORDS_S
+        while self._agent is not None and self._agent.unanswered and self._now < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
     # -- the user agent ----------------------------------------------------------------------------------------------
 
@@ -146,189 +192,257 @@ class SipConnection:
 
     def _received(self, data: bytes, source: tuple[str, int], transport: Transport) -> None:
         if self._agent is not None:
-            self._perform(self._agent.receive(data, source, transport, self._now))
+            self.perform(self._agent.receive(data, source, transport, self._now))
             self._count()
 
     def _failed(self, to: Address) -> None:
         if self._agent is not None:
-            self._perform(self._agent.transport_failed(to, self._now))
+            self.perform(self._agent.transport_failed(to, self._now))
 
     def _count(self) -> None:
         """Pass on what the core has dropped and refused."""
-        assert self._agent is not None
-        for kind, total in self._agent.dropped.items():
+        for kind, total in self.agent.dropped.items():
             more = total - self._counted.get(kind, 0)
             if more:
                 self._counted[kind] = total
                 self._host.protocol_error(self.name, kind, more)
 
-    def _perform(self, actions: list[Action]) -> None:
-        """Carry out what the core says, in order, then see when it wants to be woken."""
+    def perform(self, actions: list[Action]) -> None:
+        """Carry out what the core says, in order, then see when it wants to be woken. What fails of it is one call's
+        affair, and never the clock's."""
         for action in actions:
-            if isinstance(action, Send):
-                self._transports.send(action.data, action.to)
-            else:
-                self._happened(action)
+            try:
+                if isinstance(action, Send):
+                    self._transports.send(action.data, action.to)
+                else:
+                    self._happened(action)
+            except Exception:
+                _log.exception("an action of SIP failed")
         self._set_timer()
 
     def _set_timer(self) -> None:
-        assert self._agent is not None
         if self._timer is not None:
             self._timer.cancel()
-        due = self._agent.next_timeout()
-        self._timer = None if due is None else asyncio.get_running_loop().call_at(due, self._timed_out)
+            self._timer = None
+        due = self._agent.next_timeout() if self._agent is not None else None
+        if due is not None:
+            self._timer = asyncio.get_running_loop().call_at(due, self._timed_out)
 
     def _timed_out(self) -> None:
-        assert self._agent is not None
-        self._timer = None
-        self._perform(self._agent.handle_timeout(self._now))
+        if self._agent is not None:
+            self.perform(self._agent.handle_timeout(self._now))
 
     def _happened(self, event: Action) -> None:
-        if isinstance(event, CallOffered):
-            self._offered(event)
-            return
-        call = self._calls.get(getattr(event, "call", ""))
-        if call is None:
-            return
         match event:
+            case CallOffered():
+                self._offered(event)
+            case Registered() | RegistrationFailed():
+                if self._trunk is not None:
+                    self._trunk.registration_changed(event)
+            case _:
+                call = self._calls.get(getattr(event, "call", ""))
+                if call is not None:
+                    self._happened_to(call, event)
+
+    def _happened_to(self, call: SipCall, event: Action) -> None:
+        match event:
+            case CallProgress():
+                call.on_progress()
             case CallAnswered(_, media):
-                self._answered(call, media)
+                self._with_keys(call, partial(call.on_answered, call, media))
             case CallConfirmed():
                 call.confirmed.set()
             case MediaChanged(_, media) | Held(_, media) | Resumed(_, media):
-                self._changed(call, media)
+                self._with_keys(call, partial(call.changed, media))
+            case ChangeRefused() if call.leg is not None:
+                call.leg.change_done(False)
             case DtmfInfo(_, digit, _) if call.leg is not None:
                 call.leg.key_received(digit, "info")
             case TransferProgress(_, status, final) if call.leg is not None:
                 call.leg.transfer_progressed(status, final)
-            case CallEnded(_, reason, _, _):
-                self._ended(call, _REASONS.get(reason, HangupReason.PROTOCOL_ERROR))
+            case CallEnded():
+                self._ended(call, event)
 
-    # -- a call ------------------------------------------------------------------------------------------------------
+    def _with_keys(self, call: SipCall, work: Callable[[], None]) -> None:
+        """Do something for which keys must be good; a call whose keys are not is over."""
+        try:
+            work()
+        except SrtpError as error:
+            _log.warning("a call's keys are none", extra={"call_id": call.id, "error": str(error)})
+            call.signalling.hang_up(HangupReason.PROTOCOL_ERROR)
+
+    def _ended(self, call: SipCall, event: CallEnded) -> None:
+        call.ended(REASONS[event.reason])
+        if call.task is None:
+            self._forget(call)
+            call.on_over(event)
+
+    def _forget(self, call: SipCall) -> None:
+        self._calls.pop(call.id, None)
+        call.close()
+
+    # -- calls to us -------------------------------------------------------------------------------------------------
 
     def _offered(self, offer: CallOffered) -> None:
         """Take a call, or refuse it before anything is used for it."""
-        assert self._agent is not None
+        release = self._host.reserve(self.name)
+        port = self._open_port() if release is not None else None
+        if release is None or port is None:
+            if release is not None:
+                release()
+            again = str(random.randint(5, 15))
+            self.perform(self.agent.reject(offer.call, 503, self._now, items=(("Retry-After", again),)))
+            return
+        self._calls[offer.call] = SipCall(
+            offer.call,
+            self._equipment,
+            self._signalling(offer.call),
+            port,
+            release,
+            on_answered=partial(self._converse_with, caller_of(offer, self.name), self._agent_for(offer)),
+        )
+        self.perform(self.agent.accept(offer.call, (self._media_host, port.number), self._now))
+
+    def _open_port(self) -> MediaPort | None:
+        try:
+            return self._ports.open(self._now)
+        except NoPortError:
+            _log.error("no media port is free: widen RTP_PORTS")
+            return None
+
+    def _agent_for(self, offer: CallOffered) -> str:
+        wanted = list(called_in(offer))
+        routed = next((self._config.agents[name] for name in wanted if name in self._config.agents), None)
+        named = offer.to_user if self._host.has_agent(offer.to_user) else None
+        return routed or named or self._host.default_agent
+
+    def _converse_with(
+        self, info: CallInfo, agent_id: str, call: SipCall, media: NegotiatedMedia, *, patient: bool = True
+    ) -> None:
+        """Begin the session of a call that is answered; `patient` waits until the other side hears us."""
+        call.open(media, info)
+        call.task = asyncio.create_task(self._converse(call, agent_id, patient=patient), name="sip-call")
+
+    async def _converse(self, call: SipCall, agent_id: str, *, patient: bool) -> None:
+        assert call.leg is not None  # it was made when the call was answered
+        try:
+            if patient:
+                await call.audible()
+            await self._host.converse(call.leg, agent_id)
+        finally:
+            call.signalling.hang_up(HangupReason.COMPLETED)
+            self._forget(call)
+
+    # -- calls by us -------------------------------------------------------------------------------------------------
+
+    def dial(self, dial: Dial) -> str:
+        """Call somebody, and let an agent talk to them once they answer; return the call's id.
+
+        Raises:
+            DialError: it cannot be done; `NoRoomError` where it can later.
+        """
+        to = self._destination(dial.to, caller=dial.caller, ring_s=dial.ring_s)
         release = self._host.reserve(self.name)
         if release is None:
-            again = str(random.randint(5, 15))
-            self._perform(self._agent.reject(offer.call, 503, self._now, items=(("Retry-After", again),)))
-            return
+            raise NoRoomError("no calls are made right now")
+
+        def answered(call: SipCall, media: NegotiatedMedia) -> None:
+            dial.on_progress("answered", None)
+            info = callee_info(dial, self.name, call.id, shown=to.from_.uri.user_text)
+            self._converse_with(info, dial.agent_id, call, media, patient=False)
+
+        return self._place(
+            to,
+            release,
+            on_answered=answered,
+            on_progress=lambda: dial.on_progress("ringing", None),
+            on_over=lambda event: dial.on_progress("ended", outcome_of(event)),
+        ).id
+
+    def hang_up(self, call: str) -> bool:
+        """Take a call back, or end it; return whether there is one."""
+        found = self._calls.get(call)
+        if found is not None:
+            found.signalling.hang_up(HangupReason.TERMINATED)
+        return found is not None
+
+    def _consult(self, caller: str, target: str) -> Consultation:
+        """Call the target of an attended transfer: a number is one of the peer's.
+
+        Raises:
+            LegError: it cannot be called.
+        """
         try:
-            opened = self._ports.open(self._now)
-        except NoPortError:
+            to = self._destination(self.agent.address_for(caller, target))
+            consulting = Consulting(lambda other: self.perform(self.agent.transfer_to_call(caller, other, self._now)))
+            consulting.call = self._place(to, lambda: None, on_answered=consulting.begin, on_over=consulting.over)
+        except (DialError, Malformed) as error:
+            raise LegError(str(error)) from None
+        return consulting
+
+    def _destination(self, to: str, *, caller: str = "", ring_s: float | None = None) -> Destination:
+        trunk, here, there = self._config.trunk, self._reachable, self._at_trunk
+        return destination_of(to, trunk, caller=caller, host=here, at_trunk=there, ring_s=ring_s)
+
+    def _place(
+        self,
+        to: Destination,
+        release: Release,
+        *,
+        on_answered: OnAnswered,
+        on_progress: Callable[[], None] = lambda: None,
+        on_over: OnOver,
+    ) -> SipCall:
+        port = self._open_port()
+        if port is None:
             release()
-            _log.error("no media port is free: widen RTP_PORTS")
-            self._perform(self._agent.reject(offer.call, 503, self._now))
-            return
-        call = self._calls[offer.call] = _Call(offer, release, opened)
-        self._perform(self._agent.accept(offer.call, (self._reachable, opened[0]), self._now))
-        if offer.call in self._calls and call.leg is None and not offer.late_offer:
-            _log.warning("an accepted call has no media", extra={"call_id": offer.call})
-
-    def _answered(self, call: _Call, media: NegotiatedMedia) -> None:
-        legs: list[SipLeg] = []
-        stream = RtpStream(
-            self._ports,
-            plan_of(media),
-            make_codec=codec,
-            on_audio=lambda samples, now: legs[0].audio_received(samples, now),
-            on_key=lambda digit: legs[0].key_received(digit, "rtp"),
-            on_position=lambda position: legs[0].played(position),
-            opened=call.opened,
+            raise NoRoomError("no media port is free")
+        id_, actions = self.agent.call(to, (self._media_host, port.number), self._now)
+        call = self._calls[id_] = SipCall(
+            id_,
+            self._equipment,
+            self._signalling(id_),
+            port,
+            release,
+            on_answered=on_answered,
+            on_progress=on_progress,
+            on_over=on_over,
         )
-        call.opened, call.media = None, media
-        call.leg = SipLeg(self._info(call.offer, stream.rate_hz), stream, self._signalling(call.offer.call))
-        legs.append(call.leg)
-        self._ticker.add(stream.tick)
-        call.task = asyncio.create_task(self._converse(call, call.leg), name="sip-call")
+        self.perform(actions)
+        return call
 
-    def _signalling(self, call: str) -> Signalling:
-        agent = self._agent
-        assert agent is not None
-
-        def hang_up(reason: HangupReason) -> None:
-            self._perform(agent.hang_up(call, self._now))
-
-        def transfer(target: str) -> None:
-            self._perform(agent.transfer(call, target, self._now))
-
-        def send_info(digit: str) -> None:
-            self._perform(agent.send_dtmf(call, digit, self._now))
-
-        return Signalling(hang_up=hang_up, transfer=transfer, send_info=send_info)
-
-    def _info(self, offer: CallOffered, rate_hz: int) -> CallInfo:
-        headers = {
-            name[:64]: printable(value)[:256] for name, value in offer.headers.items if name.lower().startswith("x-")
-        }
-        return CallInfo(
-            provider=self.name,
-            call_id=offer.call,
-            stream_id=offer.call,
-            from_=printable(offer.from_user)[:128],
-            to=printable(offer.to_user)[:128],
-            direction="inbound",
-            audio=AudioFormat("L16", rate_hz),
-            metadata={**headers, "caller_name": printable(offer.from_name)[:128], "sip_host": offer.source.host},
-        )
-
-    async def _converse(self, call: _Call, leg: SipLeg) -> None:
-        """Begin when the phone hears us: with its ACK, or its first packet."""
-        try:
-            loop = asyncio.get_running_loop()
-            patience = loop.time() + _FIRST_PACKET_S
-            # Whichever is first: a lost ACK must not keep the caller waiting, nor a phone that only listens.
-            stats = leg.stream.inbound.stats
-            while not (call.confirmed.is_set() or stats.received or loop.time() > patience):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-            await self._host.converse(leg, self._agent_for(call.offer.to_user))
-        finally:
-            if self._agent is not None:
-                self._perform(self._agent.hang_up(call.offer.call, self._now))
-            self._release(call)
-
-    def _agent_for(self, user: str) -> str:
-        plain = user.lstrip("+").partition(";")[0]
-        for name in (user, f"+{plain}", plain):
-            if name in self._config.agents:
-                return self._config.agents[name]
-        return user if self._host.has_agent(user) else self._host.default_agent
-
-    def _changed(self, call: _Call, media: NegotiatedMedia) -> None:
-        if call.leg is None:
-            return
-        try:
-            before = (call.media, call.leg.stream.plan) if call.media is not None else None
-            call.leg.stream.renegotiate(plan_of(media, before))
-            call.media = media
-        except ValueError:
-            _log.warning("a call wants another sample rate", extra={"call_id": call.offer.call})
-            call.leg.happened(LegEnded(HangupReason.PROTOCOL_ERROR))
-
-    def _ended(self, call: _Call, reason: HangupReason) -> None:
-        if call.leg is not None:
-            call.leg.happened(LegEnded(reason))
-        else:
-            self._release(call)
-
-    def _release(self, call: _Call) -> None:
-        if self._calls.pop(call.offer.call, None) is None:
-            return
-        call.release()
-        if call.leg is not None:
-            stream = call.leg.stream
-            self._ticker.remove(stream.tick)
-            stream.close()
-        elif call.opened is not None:
-            port, *pair = call.opened
-            for one in pair:
-                one.close()
-            self._ports.close(port, self._now)
+    def _signalling(self, call: str) -> "_CallSignalling":
+        return _CallSignalling(self, call, partial(self._consult, call) if self._config.attended else None)
 
 
-def _own_address(host: str) -> str:
-    """The address to be told to phones, where we listen on all of them: the one that this machine uses outwards."""
+class _CallSignalling:
+    """The user agent, for one call."""
+
+    def __init__(self, connection: SipConnection, call: str, consult: Callable[[str], Consultation] | None) -> None:
+        self._connection, self._call, self.consult = connection, call, consult
+
+    def _do(self, command: Callable[..., list[Action]], *given: object, **options: object) -> None:
+        self._connection.perform(command(self._call, *given, asyncio.get_running_loop().time(), **options))
+
+    def hang_up(self, reason: HangupReason) -> None:
+        """Say BYE, or take it back."""
+        self._do(self._connection.agent.hang_up, items=reason_items(reason))
+
+    def transfer(self, target: str) -> None:
+        """Say REFER."""
+        self._do(self._connection.agent.transfer, target)
+
+    def send_info(self, digit: str) -> None:
+        """Send a key by INFO."""
+        self._do(self._connection.agent.send_dtmf, digit)
+
+    def hold(self, on: bool) -> None:
+        """Send a re-INVITE."""
+        self._do(self._connection.agent.change_media, hold=on)
+
+
+def own_address(host: str) -> str:
+    """Return what phones are told, where we listen on all addresses: the one that this machine uses outwards."""
     if host not in ("0.0.0.0", "::"):
         return host
     outwards = "192.0.2.1" if host == "0.0.0.0" else "2001:db8::1"  # of documentation (RFC 5737, 3849): nothing is sent
@@ -338,27 +452,3 @@ def _own_address(host: str) -> str:
         except OSError:
             return "127.0.0.1" if host == "0.0.0.0" else "::1"
         return str(one.getsockname()[0])
-
-
-def plan_of(media: NegotiatedMedia, before: tuple[NegotiatedMedia, MediaPlan] | None = None) -> MediaPlan:
-    """Return what was negotiated as the media layer wants it; keys that stay the same keep their session, whose
-    counters must not begin anew."""
-    srtp = None
-    keys = (media.crypto_send, media.crypto_receive)
-    if before is not None and (before[0].crypto_send, before[0].crypto_receive) == keys:
-        srtp = before[1].srtp
-    elif media.crypto_send is not None and media.crypto_receive is not None:
-        ours, theirs = (base64.b64encode(one.key).decode() for one in (media.crypto_send, media.crypto_receive))
-        srtp = Srtp(media.crypto_send.suite, ours=ours, theirs=theirs)
-    return MediaPlan(
-        remote=media.remote,
-        payload_type=media.payload_type,
-        codec=media.codec.name,
-        clock_hz=media.codec.clock_hz,
-        ptime_ms=media.ptime_ms,
-        event_type=media.dtmf_receivable if media.dtmf_receivable is not None else media.dtmf_payload_type,
-        remote_rtcp=media.remote_rtcp,
-        sends=not media.held,
-        srtp=srtp,
-        receive_types=frozenset(number for number, one in media.receivable if one.name == media.codec.name),
-    )

@@ -1,10 +1,9 @@
 """A SIP call as a leg: signalling by the user agent, media by an RTP stream, both driven by their shells."""
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,6 +13,8 @@ from fastagent.connectors.leg import (
     Capability,
     DtmfReceived,
     HangupReason,
+    HoldBegan,
+    HoldEnded,
     InboundSink,
     LegEnded,
     LegError,
@@ -21,38 +22,59 @@ from fastagent.connectors.leg import (
     MarkReached,
 )
 from fastagent.connectors.notices import Notice
-from fastagent.connectors.rtp.stream import RtpStream
+from fastagent.connectors.rtp.stream import MediaPlan, RtpStream
+from fastagent.connectors.sip.attended import Consultation, attended_transfer
+from fastagent.connectors.sip.grammar import Malformed
+from fastagent.connectors.sip.hold_music import HoldMusic
 from fastagent.media.g711 import Int16Array
-
-_log = logging.getLogger(__name__)
 
 _MEDIA_TIMEOUT_S = 30.0
 _HELD_S = 3600.0
 _CONFIRM_S = 5.0
+_CHANGE_S = 35.0  # so long a re-INVITE may take: 32 s without an answer is its end
 _SAME_KEY_S = 0.3  # a key may come by INFO and by RTP
-_TRANSFER_S = 32.0
+_TRANSFER_S = 95.0  # beyond the core's own patience
+_INFO_GAP_S = 0.25
+_MUSIC_AHEAD_S = 0.04
 
 
-class Signalling:
+class Signalling(Protocol):
     """What a leg asks of the user agent; the connector gives it."""
 
-    def __init__(
-        self,
-        *,
-        hang_up: Callable[[HangupReason], None],
-        transfer: Callable[[str], None],
-        send_info: Callable[[str], None],
-    ) -> None:
-        self.hang_up, self.transfer, self.send_info = hang_up, transfer, send_info
+    consult: Callable[[str], Consultation] | None
+    """Calls the target of a transfer, where transfers are attended."""
+
+    def hang_up(self, reason: HangupReason) -> None:
+        """Say BYE."""
+        ...
+
+    def transfer(self, target: str) -> None:
+        """Say REFER; may raise `Malformed`."""
+        ...
+
+    def send_info(self, digit: str) -> None:
+        """Send a key by INFO."""
+        ...
+
+    def hold(self, on: bool) -> None:
+        """Ask the other side for a hold, or for its end."""
+        ...
 
 
 class SipLeg:
-    """One call."""
+    """One call.
 
-    def __init__(self, info: CallInfo, stream: RtpStream, signalling: Signalling) -> None:
+    Args:
+        info: what is known of it.
+        stream: its media.
+        signalling: its user agent.
+        music: what a caller hears whom we have put on hold.
+    """
+
+    def __init__(self, info: CallInfo, stream: RtpStream, signalling: Signalling, *, music: HoldMusic) -> None:
         self.info = info
         self.frames_dropped = 0
-        self.capabilities: frozenset[Capability] = frozenset({"transfer", "dtmf"})
+        self.capabilities: frozenset[Capability] = frozenset({"transfer", "dtmf", "hold"})
         self.stream = stream
         self._signalling = signalling
         self._events = LegEvents()
@@ -62,6 +84,13 @@ class SipLeg:
         self._written = 0
         self._key: tuple[str, str, float] = ("", "", 0.0)  # digit, by what way, when
         self._transferring: asyncio.Future[int] | None = None
+        self._changing: asyncio.Future[bool] | None = None
+        self._music, self._music_at = music, 0
+        self._holding = False
+        """Whether it is us who hold the caller."""
+        self._on_hold = not _both_ways(stream.plan)
+        if self._on_hold:
+            self.happened(HoldBegan())
 
     # -- in --------------------------------------------------------------------------------------------------------
 
@@ -70,15 +99,22 @@ class SipLeg:
         self._inbound = inbound
 
     def audio_received(self, samples: Int16Array, now: float) -> None:
-        """The stream brings 20 ms on each tick."""
+        """The stream brings 20 ms on each tick; on hold it is music, or nothing, and counts as silence."""
         if self._inbound is not None:
-            self._inbound.push(samples.astype("<i2", copy=False).tobytes(), None, now)
-        quiet, limit = self.stream.quiet_s(now), _HELD_S if self.stream.outbound.held else _MEDIA_TIMEOUT_S
-        if quiet > limit:
+            heard = np.zeros_like(samples) if self._on_hold else samples
+            self._inbound.push(heard.astype("<i2", copy=False).tobytes(), None, now)
+        if self._holding:
+            self._play_music()
+        if self.stream.quiet_s(now) > (_HELD_S if self._on_hold else _MEDIA_TIMEOUT_S):
             self.happened(LegEnded(HangupReason.MEDIA_TIMEOUT))
 
+    def _play_music(self) -> None:
+        if self.stream.outbound.queued_s < _MUSIC_AHEAD_S:
+            samples, self._music_at = self._music.take(self.stream.rate_hz, self._music_at)
+            self._written = self.stream.write(samples)
+
     def key_received(self, digit: str, way: str) -> None:
-        """A key, by RTP or by INFO; the same one by the other way within a moment is the same."""
+        """A key, by RTP, INFO or tone; the same one by another way within a moment is the same."""
         before, by, at = self._key
         now = self._loop.time()
         self._key = (digit, way, now)
@@ -86,9 +122,25 @@ class SipLeg:
             return
         self.happened(DtmfReceived(digit))
 
+    def media_changed(self, plan: MediaPlan) -> None:
+        """The call was renegotiated."""
+        self.stream.renegotiate(plan)
+        on_hold = not _both_ways(plan)
+        if on_hold is not self._on_hold:
+            self._on_hold = on_hold
+            self.happened(HoldBegan() if on_hold else HoldEnded())
+        self.change_done(True)
+
+    def change_done(self, done: bool) -> None:
+        """What became of our own change of the call."""
+        if self._changing is not None and not self._changing.done():
+            self._changing.set_result(done)
+
     def happened(self, event: LegEvent) -> None:
         """The signalling brought an event."""
-        self._events.put(event)
+        if self._events.put(event):
+            self.change_done(False)
+            self.transfer_progressed(487, True)
 
     def events(self) -> AsyncIterator[LegEvent]:
         """Yield what happens, up to and including `LegEnded`."""
@@ -132,20 +184,59 @@ class SipLeg:
             return
         for digit in digits:
             self._signalling.send_info(digit)
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(_INFO_GAP_S)
+
+    # -- changes ---------------------------------------------------------------------------------------------------
+
+    async def hold(self, on: bool) -> None:
+        """Put the caller on hold, or take them back; returns when their phone has agreed.
+
+        Raises:
+            LegError: it has refused, or another change is under way.
+        """
+        if on is self._holding:
+            return
+        if self._changing is not None:
+            raise LegError("the call is being changed already")
+        self._changing = self._loop.create_future()
+        try:
+            self._signalling.hold(on)
+            async with asyncio.timeout(_CHANGE_S):
+                done = await self._changing
+        except TimeoutError:
+            done = False
+        finally:
+            self._changing = None
+        if not done:
+            raise LegError("the phone does not agree")
+        self._holding = on
+        if not on:
+            self.clear()
 
     async def transfer(self, destination: str) -> None:
-        """Ask the other side, by REFER, to call somebody else; done when it says so.
+        """Ask the other side, by REFER, to call somebody else; done when it says so. Where transfers are attended,
+        they are called by us first.
 
         Raises:
             LegError: it refuses, or cannot reach them.
         """
-        target = destination if ":" in destination else f"sip:{destination}@{self.info.metadata.get('sip_host', '')}"
+        consult = self._signalling.consult
+        if consult is None:
+            await self.refer(lambda: self._signalling.transfer(destination))
+        else:
+            await attended_transfer(self, lambda: consult(destination))
+
+    async def refer(self, ask: Callable[[], None]) -> None:
+        """Have a REFER sent, and wait for how it ends; errors as for `transfer`."""
+        if self._transferring is not None:
+            raise LegError("the call is being transferred already")
         self._transferring = self._loop.create_future()
-        self._signalling.transfer(target)
         try:
+            ask()
             async with asyncio.timeout(_TRANSFER_S):
                 status = await self._transferring
+        except Malformed:
+            raise LegError("the destination is no address") from None
         except TimeoutError:
             raise LegError("the transfer had no answer") from None
         finally:
@@ -161,7 +252,7 @@ class SipLeg:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     async def hang_up(self, reason: HangupReason) -> None:
-        """Say BYE; returns when the other side has confirmed it, or its time is over."""
+        """Say BYE; returns when the call is over for the user agent, or its time is up."""
         if not self._events.ended.is_set():
             self._signalling.hang_up(reason)
             try:
@@ -170,3 +261,7 @@ class SipLeg:
             except TimeoutError:
                 pass
         self.happened(LegEnded(reason))
+
+
+def _both_ways(plan: MediaPlan) -> bool:
+    return plan.sends and plan.listens

@@ -19,6 +19,8 @@ class Codec:
     channels: int = 1
     """As written in the rtpmap: Opus says 2 even for mono (RFC 7587)."""
     fmtp: str = ""
+    ptimes_ms: tuple[int, ...] = (10, 20, 30, 40, 60)
+    """The lengths of packets that we make."""
 
     @property
     def rtpmap(self) -> str:
@@ -29,10 +31,11 @@ class Codec:
 PCMU = Codec("PCMU", 8000, 8000, 0)
 PCMA = Codec("PCMA", 8000, 8000, 8)
 G722 = Codec("G722", 8000, 16000, 9)
-OPUS = Codec("opus", 48000, 48000, 111, 2, "minptime=10;useinbandfec=1")
+OPUS = Codec("opus", 48000, 48000, 111, 2, "minptime=10;useinbandfec=1", (10, 20, 40, 60))
 L16_8K = Codec("L16", 8000, 8000, 117)
 L16_16K = Codec("L16", 16000, 16000, 118)
-ALL_CODECS = (OPUS, G722, PCMU, PCMA, L16_16K, L16_8K)
+ALL_CODECS = (PCMU, PCMA, G722, OPUS, L16_16K, L16_8K)
+"""In the order of our offers: what every phone has comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Capabilities:
     rtcp_mux: bool = False
     """Whether one port can serve RTP and RTCP."""
     ptime_ms: int = 20
+    ipv6: bool = False
+    """Which family our sockets are of: they send to no other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class MediaSession:
         reason = "no audio was offered"
         usable = [(at, line) for at, line in enumerate(offer.media) if line.kind == "audio" and line.port]
         for at, line in sorted(usable, key=lambda one: one[1].proto.upper() not in _SECURE):
-            if not usable_host(offer.host_of(line) or ""):
+            if not usable_host(offer.host_of(line) or "", ipv6=self._can.ipv6):
                 reason = "no usable address"
                 continue
             secure, crypto = self._secured(line)
@@ -133,7 +133,7 @@ class MediaSession:
         formats = (choice.payload_type, *([choice.dtmf] if choice.dtmf else []))
         attributes: list[tuple[str, str | None]] = [*codec_lines(choice.codec, choice.payload_type)]
         attributes += dtmf_lines(choice.dtmf, choice.codec.clock_hz)
-        attributes.append(("ptime", str(ptime_of(line, self._can.ptime_ms))))
+        attributes.append(("ptime", str(ptime_of(line, self._can.ptime_ms, choice.codec))))
         if choice.crypto is not None:
             attributes.append(("crypto", format_crypto(self._key(choice.crypto.suite, choice.crypto.tag))))
         if self._muxed(line):
@@ -200,7 +200,8 @@ class MediaSession:
 
     def _answered_choice(self, answer: SessionDescription, ours: MediaLine, theirs: MediaLine) -> _Choice:
         """Read an answer; a number without rtpmap is ours, as we offered it."""
-        if not usable_host(answer.host_of(theirs) or "") or theirs.proto.upper() != ours.proto:
+        reachable = usable_host(answer.host_of(theirs) or "", ipv6=self._can.ipv6)
+        if not reachable or theirs.proto.upper() != ours.proto:
             raise NotAcceptable("the answer is for another transport")
         for number in theirs.formats:
             line = theirs if theirs.encoding(number) else ours
@@ -278,7 +279,7 @@ class MediaSession:
             receivable=receivable,
             dtmf_payload_type=int(choice.dtmf) if choice.dtmf else None,
             dtmf_receivable=int(dtmf) if dtmf else None,
-            ptime_ms=ptime_of(line, self._can.ptime_ms),
+            ptime_ms=ptime_of(line, self._can.ptime_ms, choice.codec),
             direction=agreed_direction(theirs, line, ours),
             rtcp_mux=muxed,
             fmtp=line.about("fmtp", choice.payload_type) or "",

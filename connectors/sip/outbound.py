@@ -33,6 +33,8 @@ class Destination:
     credentials: Credentials | None = None
     items: Items = ()
     """More headers; a line break in one is a ValueError."""
+    ring_s: float | None = None
+    """So long it may ring, if not as long as the settings say."""
 
 
 @dataclass(slots=True)
@@ -65,7 +67,9 @@ class Outbound:
         stack.begin(call)
         self._attempts[call.id] = attempt
         self._send(call, attempt, now)
-        stack.timers.start(call, "ring", now + stack.config.ring_s, partial(self._unanswered, call))
+        stack.timers.start(
+            call, "ring", now + (destination.ring_s or stack.config.ring_s), partial(self._unanswered, call)
+        )
         return call.id
 
     def _send(self, call: Call, attempt: _Attempt, now: float) -> None:
@@ -245,6 +249,7 @@ def destination(
     route: tuple[str, ...] = (),
     credentials: Credentials | None = None,
     items: Items = (),
+    ring_s: float | None = None,
 ) -> Destination:
     """Return a destination from text.
 
@@ -253,4 +258,4 @@ def destination(
     """
     for value in route:
         NameAddr.parse(value)
-    return Destination(Uri.parse(to), replace(caller, params=()), hop, route, credentials, items)
+    return Destination(Uri.parse(to), replace(caller, params=()), hop, route, credentials, items, ring_s)

@@ -137,12 +137,17 @@ def is_nowhere(host: str) -> bool:
     return host in ("0.0.0.0", "::")
 
 
-def usable_host(host: str) -> bool:
-    """Whether a place can be sent to: a name, or an address that is no multicast group."""
+def usable_host(host: str, *, ipv6: bool) -> bool:
+    """Whether packets can be sent there by a socket of the family.
+
+    A name (RFC 8866 section 5.7) is not followed: nobody offers one but who wants to be asked for it, and each packet
+    would wait for the answer.
+    """
     try:
-        return not ipaddress.ip_address(host).is_multicast
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return bool(_HOST.fullmatch(host)) and ":" not in host
+        return False
+    return not address.is_multicast and (address.version == 6) is ipv6
 
 
 Lines = list[tuple[str, str]]

@@ -18,7 +18,7 @@ from fastagent.connectors.sip.actions import (
     Send,
     Transport,
 )
-from fastagent.connectors.sip.admission import LOOPBACK, Admission, Network, is_trusted
+from fastagent.connectors.sip.admission import LOOPBACK, Admission, Network, Trust
 from fastagent.connectors.sip.call import Call, Did
 from fastagent.connectors.sip.digest import ALGORITHMS, Algorithm, DigestServer
 from fastagent.connectors.sip.grammar import Malformed
@@ -72,7 +72,8 @@ class Stack:
         self.timers = Timers()
         self.actions: list[Action] = []
         self.transactions = Transactions(self.timers, self.actions.append)
-        self.admission = Admission(config.trusted, per_source=config.per_source, overall=config.overall)
+        self.trust = Trust(config.trusted)
+        self.admission = Admission(self.trust, per_source=config.per_source, overall=config.overall)
         self.digest = DigestServer(config.realm, config.users, token, algorithms=config.algorithms)
         self.calls: dict[str, Call] = {}
         """By our tag; those that are over, too, while a BYE of ours is under way."""
@@ -156,7 +157,7 @@ class Stack:
         Raises:
             Refused: 401 with challenges, or 403 where there are no passwords to ask for.
         """
-        if self.config.anyone or is_trusted(source.host, self.config.trusted):
+        if self.config.anyone or source.host in self.trust:
             return ""
         if not self.config.users:
             raise Refused(403)

@@ -4,7 +4,6 @@ from fastagent.connectors.sip.grammar import NUMBER
 from fastagent.connectors.sip.media import Codec, Direction
 from fastagent.connectors.sip.sdp import Attributes, MediaLine, SessionDescription, is_nowhere, usable_host
 
-_PTIMES = (10, 20, 30, 40, 60)
 DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 
 
@@ -47,12 +46,12 @@ def refused_line(line: MediaLine) -> MediaLine:
     return MediaLine(line.kind, 0, line.proto, line.formats[:1])
 
 
-def ptime_of(line: MediaLine, ours_ms: int) -> int:
-    """Return the packets' length that the peer wishes for, if it is one of the usual, at most its `maxptime`."""
+def ptime_of(line: MediaLine, ours_ms: int, codec: Codec) -> int:
+    """Return the packets' length that the peer wishes for, if the codec has it, at most its `maxptime`."""
     wish, most = (line.get(name) or "" for name in ("ptime", "maxptime"))
-    ptime = int(wish) if wish in map(str, _PTIMES) else ours_ms
+    ptime = int(wish) if wish in map(str, codec.ptimes_ms) else ours_ms
     if NUMBER.fullmatch(most) and len(most) < 5:
-        ptime = min(ptime, max((one for one in _PTIMES if one <= int(most)), default=_PTIMES[0]))
+        ptime = min(ptime, max((one for one in codec.ptimes_ms if one <= int(most)), default=codec.ptimes_ms[0]))
     return ptime
 
 
@@ -62,7 +61,8 @@ def rtcp_of(line: MediaLine, host: str) -> tuple[str, int]:
     if not NUMBER.fullmatch(port) or len(port) > 5 or not 0 < int(port) < 65536:
         return host, line.port + 1
     parts = place.split()
-    return (parts[2] if len(parts) == 3 and usable_host(parts[2]) else host), int(port)
+    ipv6 = ":" in host
+    return (parts[2] if len(parts) == 3 and usable_host(parts[2], ipv6=ipv6) else host), int(port)
 
 
 def _wishes(description: SessionDescription, line: MediaLine) -> tuple[bool, bool]:

@@ -75,6 +75,12 @@ class Transactions:
     def __len__(self) -> int:
         return len(self._server) + len(self._client)
 
+    @property
+    def unanswered(self) -> int:
+        """Requests of ours without a final answer."""
+        waiting = (State.CALLING, State.TRYING, State.PROCEEDING)
+        return sum(one.core.state in waiting for one in self._client.values())
+
     # -- requests to us --------------------------------------------------------------------------------------------
 
     def find(self, request: Request, method: str | None = None) -> ServerTransaction | None:

@@ -5,12 +5,12 @@ from urllib.parse import quote as percent
 
 from fastagent.connectors.sip.actions import TransferProgress
 from fastagent.connectors.sip.bodies import sipfrag_status
-from fastagent.connectors.sip.call import Call, Phase
+from fastagent.connectors.sip.call import Call
 from fastagent.connectors.sip.in_dialog import InDialog
 from fastagent.connectors.sip.message import Request, Response
 from fastagent.connectors.sip.requests import Items
 from fastagent.connectors.sip.stack import Stack
-from fastagent.connectors.sip.uri import Uri
+from fastagent.connectors.sip.uri import Uri, sip_uri
 
 _PATIENCE_S = 90.0
 """How long the new call may take until somebody tells us of its end."""
@@ -24,8 +24,6 @@ class Transfers:
 
     def refer(self, call: Call, target: Uri, now: float, other: Call | None = None) -> None:
         """Ask the peer to call a target; with `other`, to take that call's place there (attended transfer)."""
-        if call.phase is not Phase.CONFIRMED or call.transferring:
-            return
         call.transferring = True
         refer_to = f"<{target}>" if other is None else f"<{_replacing(target, other)}>"
         items: Items = (("Refer-To", refer_to), ("Referred-By", self._stack.contact(call.source.transport)))
@@ -51,6 +49,20 @@ class Transfers:
             call.transferring = False
             self._stack.timers.stop(call, "transfer")
         self._stack.actions.append(TransferProgress(call.id, status, final))
+
+
+def target_of(call: Call, text: str) -> Uri:
+    """Return whom a text names: an address, or a number or name where the peer is.
+
+    Raises:
+        Malformed: it is no address.
+    """
+    if ":" in text:
+        return Uri.parse(text)
+    assert call.dialog is not None  # a call that can be transferred has one
+    peer = Uri.parse(call.dialog.target)
+    transport = tuple(one for one in peer.params if one[0] == "transport")
+    return sip_uri(text, peer.host, peer.port, transport, peer.scheme)
 
 
 def _replacing(target: Uri, other: Call) -> str:

@@ -2,25 +2,15 @@
 
 import asyncio
 import ipaddress
-import logging
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from fastagent.connectors.sip.actions import Address, Transport
-from fastagent.connectors.sip.framer import StreamFramer
-from fastagent.connectors.transports import abort
+from fastagent.connectors.sip.connections import Connections, Failed, Received
 
-_log = logging.getLogger(__name__)
-
-_MAX_CONNECTIONS = 200
-_IDLE_S = 600.0
-_CONNECT_S = 10.0
-_KEEP_ALIVE = b"\r\n\r\n"
-
-Received = Callable[[bytes, tuple[str, int], Transport], None]
-Failed = Callable[[Address], None]
+_RESOLVE_S = 10.0
+_MAX_RESOLVING = 64
 
 
 def is_address(host: str) -> bool:
@@ -30,6 +20,24 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+async def resolved(host: str, *, ipv6: bool) -> list[str]:
+    """Return the addresses of a name, of one family; a socket would resolve it itself, and stop everything meanwhile.
+
+    Raises:
+        OSError, TimeoutError, UnicodeError: there are none.
+    """
+    if is_address(host):
+        return [host]
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    async with asyncio.timeout(_RESOLVE_S):
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, family=family, type=socket.SOCK_DGRAM)
+    return list(dict.fromkeys(str(one[4][0]) for one in found))
+
+
+def _no_tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
 
 
 class _Datagrams(asyncio.DatagramProtocol):
@@ -43,56 +51,25 @@ class _Datagrams(asyncio.DatagramProtocol):
         """An ICMP error: the transaction's own timer notices."""
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, owner: "Transports", kind: Transport) -> None:
-        self._owner, self._kind = owner, kind
-        self._framer = StreamFramer()
-        self.transport: asyncio.BaseTransport | None = None
-        self.peer = ("", 0)
-        self.heard_at = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        self.heard_at = asyncio.get_running_loop().time()
-        name = transport.get_extra_info("peername") or ("", 0)
-        self.peer = (name[0], name[1])
-        self._owner.opened(self, self._kind)
-
-    def data_received(self, data: bytes) -> None:
-        self.heard_at = asyncio.get_running_loop().time()
-        if data == _KEEP_ALIVE:
-            self.write(b"\r\n")
-            return
-        for message in self._framer.feed(data):
-            self._owner.received(message, self.peer, self._kind)
-        if self._framer.broken:
-            self.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._owner.closed(self, self._kind)
-
-    def write(self, data: bytes) -> None:
-        write = getattr(self.transport, "write", None)
-        if write is not None:
-            write(data)
-
-    def close(self) -> None:
-        if self.transport is not None:
-            self.transport.close()
-
-
 class Transports:
-    """All of a gateway's SIP sockets."""
+    """All of a gateway's SIP sockets.
 
-    def __init__(self, received: Received, failed: Failed) -> None:
-        self.received, self._failed = received, failed
+    Args:
+        received: told of each message.
+        failed: told of a place that cannot be reached.
+        client_tls: how we verify TLS servers; by the system's authorities, if not given.
+    """
+
+    def __init__(
+        self, received: Received, failed: Failed, *, client_tls: Callable[[], ssl.SSLContext] = _no_tls
+    ) -> None:
+        self._received, self._failed = received, failed
+        self._connections = Connections(received, failed, client_tls)
         self._datagrams: asyncio.DatagramTransport | None = None
         self._servers: list[asyncio.Server] = []
-        self._connections: dict[tuple[Transport, str, int], _Connection] = {}
-        self._opening: set[asyncio.Task[None]] = set()
+        self._resolving: set[asyncio.Task[None]] = set()
+        self._ipv6 = False
         self.ports: dict[Transport, int] = {}
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._tls: ssl.SSLContext | None = None
 
     async def open(
         self, host: str, port: int, *, tls_port: int | None = None, tls: ssl.SSLContext | None = None
@@ -102,103 +79,71 @@ class Transports:
         Raises:
             OSError: a port is taken.
         """
-        loop = asyncio.get_running_loop()
+        self._ipv6 = ":" in host
         try:
-            server = await loop.create_server(lambda: _Connection(self, "tcp"), host, port)
+            server = await self._connections.listen(host, port, "tcp")
             self._servers.append(server)
             port = server.sockets[0].getsockname()[1]
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._datagrams, _ = await loop.create_datagram_endpoint(
-                lambda: _Datagrams(self.received), (host, port), family=family
+            self._datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: _Datagrams(self._received), sock=self._bound(host, port)
             )
             self.ports = {"udp": port, "tcp": port}
             if tls is not None and tls_port is not None:
-                secure = await loop.create_server(lambda: _Connection(self, "tls"), host, tls_port, ssl=tls)
+                secure = await self._connections.listen(host, tls_port, "tls", tls)
                 self._servers.append(secure)
                 self.ports["tls"] = secure.sockets[0].getsockname()[1]
         except OSError:
             await self.aclose()
             raise
-        self._sweep()
 
-    def opened(self, connection: _Connection, kind: Transport) -> None:
-        """A connection is there, ours or theirs."""
-        if len(self._connections) >= _MAX_CONNECTIONS:
-            abort(connection.transport)
-            return
-        self._connections[kind, *connection.peer] = connection
-
-    def closed(self, connection: _Connection, kind: Transport) -> None:
-        """A connection is gone."""
-        if self._connections.get((kind, *connection.peer)) is connection:
-            del self._connections[kind, *connection.peer]
-
-    def _sweep(self) -> None:
-        """Close connections on which nothing was said for long."""
-        loop = asyncio.get_running_loop()
-        for one in tuple(self._connections.values()):
-            if loop.time() - one.heard_at > _IDLE_S:
-                one.close()
-        self._sweeper = loop.call_later(60.0, self._sweep)
+    def _bound(self, host: str, port: int) -> socket.socket:
+        one = socket.socket(socket.AF_INET6 if self._ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            one.setblocking(False)
+            if self._ipv6:  # as asyncio's servers do: an address has one form only
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind((host, port))
+        except OSError:
+            one.close()
+            raise
+        return one
 
     def send(self, data: bytes, to: Address) -> None:
-        """Send; a connection that is not there is opened first."""
-        if to.transport == "udp":
-            if self._datagrams is None:
-                return
-            if is_address(to.host):
-                self._datagrams.sendto(data, (to.host, to.port))
-            else:
-                self._later(self._resolve_and_send(data, to))
-            return
-        connection = self._connections.get((to.transport, to.host, to.port))
-        if connection is not None:
-            connection.write(data)
-            return
-        self._later(self._open_and_send(data, to))
+        """Send; a connection that is not there is opened first. What cannot be sent is told later, to `failed`."""
+        if to.transport != "udp":
+            self._connections.send(data, to)
+        elif is_address(to.host):
+            self._send_datagram(data, to.host, to)
+        elif len(self._resolving) < _MAX_RESOLVING:
+            task = asyncio.create_task(self._resolve_and_send(data, to), name="sip-resolve")
+            self._resolving.add(task)
+            task.add_done_callback(self._resolving.discard)
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="sip-send")
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+    def _send_datagram(self, data: bytes, host: str, to: Address) -> None:
+        if self._datagrams is None:
+            return
+        try:
+            self._datagrams.sendto(data, (host, to.port))
+        except (OSError, ValueError):  # another family, for one: uvloop says so at once
+            asyncio.get_running_loop().call_soon(self._failed, to)
 
     async def _resolve_and_send(self, data: bytes, to: Address) -> None:
-        """A socket would resolve a name itself, and stop everything meanwhile."""
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_CONNECT_S):
-                found = await loop.getaddrinfo(to.host, to.port, type=socket.SOCK_DGRAM)
+            addresses = await resolved(to.host, ipv6=self._ipv6)
         except (OSError, TimeoutError, UnicodeError):
             self._failed(to)
             return
-        if self._datagrams is not None and found:
-            self._datagrams.sendto(data, found[0][4][:2])
-
-    async def _open_and_send(self, data: bytes, to: Address) -> None:
-        loop = asyncio.get_running_loop()
-        context = ssl.create_default_context() if to.transport == "tls" else None
-        try:
-            async with asyncio.timeout(_CONNECT_S):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self, to.transport), to.host, to.port, ssl=context
-                )
-        except (OSError, TimeoutError) as error:
-            _log.warning("no SIP connection", extra={"error": type(error).__name__})
-            self._failed(to)
-            return
-        self._connections[to.transport, to.host, to.port] = connection
-        connection.write(data)
+        self._send_datagram(data, addresses[0], to)
 
     async def aclose(self) -> None:
         """Close everything; may be called twice."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        for task in tuple(self._opening):
+        for task in tuple(self._resolving):
             task.cancel()
+        await asyncio.gather(*self._resolving, return_exceptions=True)
         for server in self._servers:
             server.close()
-        for connection in tuple(self._connections.values()):
-            connection.close()
+        self._servers.clear()
+        await self._connections.aclose()
         if self._datagrams is not None:
             self._datagrams.close()
-        self._servers.clear()
+            self._datagrams = None

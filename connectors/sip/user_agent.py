@@ -9,9 +9,17 @@ room there is, and its description. Nothing is remembered of one that fails befo
 
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from fastagent.connectors.sip.actions import Action, Address, EndReason, Send, Transport
+from fastagent.connectors.sip.actions import (
+    Action,
+    Address,
+    ChangeRefused,
+    EndReason,
+    Send,
+    TransferProgress,
+    Transport,
+)
 from fastagent.connectors.sip.admission import is_scanner
 from fastagent.connectors.sip.bodies import SDP
 from fastagent.connectors.sip.call import Call, Phase
@@ -27,7 +35,7 @@ from fastagent.connectors.sip.registrar import bindings
 from fastagent.connectors.sip.registration import Registrar, Registrations
 from fastagent.connectors.sip.requests import Items
 from fastagent.connectors.sip.stack import AgentConfig, Stack
-from fastagent.connectors.sip.transfer import Transfers
+from fastagent.connectors.sip.transfer import Transfers, target_of
 from fastagent.connectors.sip.uri import Uri
 from fastagent.connectors.sip.validate import Refused, check_form, check_method
 
@@ -71,9 +79,29 @@ class UserAgent:
         """Transactions that are remembered."""
         return len(self._stack.transactions)
 
+    @property
+    def unanswered(self) -> int:
+        """Requests of ours that have no final answer yet."""
+        return self._stack.transactions.unanswered
+
+    def address_for(self, call: str, target: str) -> str:
+        """Return whom a transfer's target names: an address as it is, a number as one of the peer's.
+
+        Raises:
+            Malformed: it is no address, or there is no such call.
+        """
+        found = self._confirmed(call)
+        if found is None:
+            raise Malformed("there is no such call")
+        return str(target_of(found, target))
+
     def media(self, call: str) -> NegotiatedMedia | None:
         """Return what is agreed on a call's media."""
         return self._stack.calls[call].agreed if call in self._stack.calls else None
+
+    def trust(self, addresses: Iterable[str]) -> None:
+        """Trust these sources beside the networks of the settings, until told otherwise: those of a trunk."""
+        self._stack.trust.addresses = frozenset(addresses)
 
     # -- from the network --------------------------------------------------------------------------------------------
 
@@ -236,9 +264,11 @@ class UserAgent:
     def change_media(
         self, call: str, now: float, *, local: tuple[str, int] | None = None, hold: bool | None = None
     ) -> list[Action]:
-        """Move our end of the media, or put the other side on hold, or take it back; not while a change is on."""
+        """Move our end of the media, or put the other side on hold, or take it back; one change at a time."""
         found = self._confirmed(call)
-        if found is not None and not found.changing and found.waiting is None:
+        if found is None or found.changing or found.waiting is not None:
+            self._stack.actions.append(ChangeRefused(call, 481 if found is None else 491))
+        else:
             found.media.wish(local, hold)
             self._in_dialog.change(found, now)
         return self._said()
@@ -253,22 +283,32 @@ class UserAgent:
         return self._said()
 
     def transfer(self, call: str, target: str, now: float) -> list[Action]:
-        """Ask the peer to call somebody else; whether it may be is for the caller of this to know (S15).
+        """Ask the peer to call somebody else, by an address or a number of its own; whether it may be is for the
+        caller of this to know (S15). How it goes is told by `TransferProgress`.
 
         Raises:
             Malformed: the target is no address.
         """
-        uri = Uri.parse(target)
-        if (found := self._confirmed(call)) is not None:
-            self._transfers.refer(found, uri, now)
+        if (found := self._referable(call)) is not None:
+            self._transfers.refer(found, target_of(found, target), now)
         return self._said()
 
     def transfer_to_call(self, call: str, other: str, now: float) -> list[Action]:
         """Connect the peers of two calls: the first is asked to take our place in the second (Replaces)."""
-        found, second = self._confirmed(call), self._confirmed(other)
-        if found is not None and second is not None and second.dialog is not None:
+        second = self._confirmed(other)
+        if second is None or second.dialog is None:
+            self._stack.actions.append(TransferProgress(call, 481, True))
+        elif (found := self._referable(call)) is not None:
             self._transfers.refer(found, Uri.parse(second.dialog.target), now, second)
         return self._said()
+
+    def _referable(self, call: str) -> Call | None:
+        """Return a call that can be transferred; that it cannot is told."""
+        found = self._confirmed(call)
+        if found is None or found.transferring:
+            self._stack.actions.append(TransferProgress(call, 481 if found is None else 491, True))
+            return None
+        return found
 
     def _confirmed(self, call: str) -> Call | None:
         found = self._stack.calls.get(call)

@@ -6,7 +6,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from aiohttp import WSCloseCode, web
 
 from fastagent.connectors.events import LegEvents
-from fastagent.connectors.leg import CallInfo, Capability, HangupReason, InboundSink, LegEnded, LegError, LegEvent
+from fastagent.connectors.leg import (
+    CallInfo,
+    Capability,
+    HangupReason,
+    InboundSink,
+    LegEnded,
+    LegError,
+    LegEvent,
+    NoHold,
+)
 from fastagent.connectors.notices import Notice
 from fastagent.connectors.outbox import Outbox
 from fastagent.connectors.transports import abort
@@ -24,7 +33,7 @@ _CLOSE_CODES = {
 }
 
 
-class TwilioLeg:
+class TwilioLeg(NoHold):
     """One stream. Audio, marks and clears go out in order; what is too late for a slow reader is dropped first."""
 
     def __init__(

@@ -91,8 +91,10 @@ class WebRtcConnection:
         try:
             async with asyncio.timeout(_ANSWER_S):
                 answer = await self._answer(offer, agent_id, release)
-        except (ValueError, TimeoutError) as fault:
+        except BaseException as fault:  # a request that is cancelled gives its place back, too
             release()
+            if not isinstance(fault, (ValueError, TimeoutError)):
+                raise
             self._host.protocol_error(_SURFACE, "offer")
             return error("invalid_request", "the offer cannot be answered", str(fault)[:200] or None)
         return web.json_response(answer)

@@ -23,6 +23,7 @@ from fastagent.connectors.leg import (
     LegError,
     LegEvent,
     MarkReached,
+    NoHold,
     TextReceived,
 )
 from fastagent.connectors.notices import Notice
@@ -38,7 +39,7 @@ _MAX_BUFFERED = 1 << 20  # bytes on the data channel that nobody reads
 _MEDIA_TIMEOUT_S = 30.0
 
 
-class WebRtcLeg:
+class WebRtcLeg(NoHold):
     """One peer connection."""
 
     def __init__(self, peer: RTCPeerConnection, info: CallInfo) -> None:

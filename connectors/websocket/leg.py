@@ -28,6 +28,7 @@ from fastagent.connectors.leg import (
     LegError,
     LegEvent,
     MarkReached,
+    NoHold,
 )
 from fastagent.connectors.line import Line
 from fastagent.connectors.outbox import Outbox
@@ -60,7 +61,7 @@ class _Chunk:
     final: bool = False
 
 
-class SocketLeg:
+class SocketLeg(NoHold):
     """One session's connection with its client."""
 
     def __init__(

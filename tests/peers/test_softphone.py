@@ -95,4 +95,4 @@ async def test_strangers_and_wrong_passwords_are_refused(tmp_path: Path) -> None
     async with serve(SIP_HOST="0.0.0.0", SIP_PORT=str(free_port())) as served:
         code, log = await served.exited()
     assert code == 1
-    assert "SIP_USERS or SIP_TRUSTED" in log
+    assert "SIP_USERS, SIP_TRUSTED or SIP_TRUNK" in log

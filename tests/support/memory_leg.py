@@ -4,14 +4,23 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from fastagent.connectors.leg import CallInfo, Capability, HangupReason, InboundSink, LegEnded, LegError, LegEvent
+from fastagent.connectors.leg import (
+    CallInfo,
+    Capability,
+    HangupReason,
+    InboundSink,
+    LegEnded,
+    LegError,
+    LegEvent,
+    NoHold,
+)
 from fastagent.connectors.notices import Notice
 from fastagent.connectors.twilio.emulator import FRAME, StreamEmulator
 from fastagent.connectors.twilio.protocol import AudioReceived, StreamStarted, TwilioProtocol
 from fastagent.media.frame import PCMU_8K
 
 
-class MemoryLeg:
+class MemoryLeg(NoHold):
     """A `CallLeg`, and the phone at its other end. Everything has a time: `(loop time, what)`."""
 
     def __init__(self, *, delay_s: float = 0.0) -> None:

@@ -31,9 +31,7 @@ class End:
     def __init__(self, pool: PortPool, plan: MediaPlan) -> None:
         self.heard: list[Int16Array] = []
         self.keys = ""
-        self.stream = RtpStream(
-            pool, plan, on_audio=lambda samples, now: self.heard.append(samples), on_key=self._key
-        )
+        self.stream = RtpStream(pool, plan, on_audio=lambda samples, now: self.heard.append(samples), on_key=self._key)
 
     def _key(self, key: str) -> None:
         self.keys += key
@@ -64,8 +62,10 @@ async def pair(
     common: dict[str, Any] = {"codec": name, "clock_hz": clock_hz, "event_type": 101, "ptime_ms": ptime_ms}
     plan = MediaPlan((HOST, 9), 96, **common, **(crypto(suite, *keys[:2]) if keys else {}))
     one = End(pool, plan)
-    other = End(pool, MediaPlan((HOST, one.stream.port), 96, **common, **(crypto(suite, *keys[2:]) if keys else {})))
-    one.stream.renegotiate(replace(plan, remote=(HOST, other.stream.port)))
+    other = End(
+        pool, MediaPlan((HOST, one.stream.port.number), 96, **common, **(crypto(suite, *keys[2:]) if keys else {}))
+    )
+    one.stream.renegotiate(replace(plan, remote=(HOST, other.stream.port.number)))
     ticker = Ticker()
     for end in (one, other):
         ticker.add(end.stream.tick)
@@ -129,8 +129,8 @@ async def test_a_strangers_packets_and_junk_are_counted_and_not_heard() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
             for at in range(20):
                 forged = bytes.fromhex("8060") + at.to_bytes(2, "big") + bytes(8) + b"\x10" * 160
-                thief.sendto(forged, (HOST, one.stream.port))
-                thief.sendto(b"junk", (HOST, one.stream.port))
+                thief.sendto(forged, (HOST, one.stream.port.number))
+                thief.sendto(b"junk", (HOST, one.stream.port.number))
             await until(lambda: min(one.stream.counts.strangers, one.stream.counts.malformed) >= 20)
         assert one.stream.inbound.stats.restarts == 0
 
@@ -236,20 +236,17 @@ async def test_a_change_gives_silence_another_patience() -> None:
 def test_ports_rest_after_a_call_and_come_in_pairs() -> None:
     low, _ = free_range()
     pool = PortPool(low, low + 3, HOST)
-    first, *sockets = pool.open(0.0)
-    second, *more = pool.open(0.0)
-    assert {first % 2, second % 2} == {0}
+    first, second = pool.open(0.0), pool.open(0.0)
+    assert {first.number % 2, second.number % 2} == {0}
     with pytest.raises(NoPortError):
         pool.open(0.0)
-    for one in (*sockets, *more):
-        one.close()
     pool.close(first, 10.0)
     with pytest.raises(NoPortError):
         pool.open(11.9)
-    again, *sockets = pool.open(12.1)
-    assert again == first
-    for one in sockets:
-        one.close()
+    again = pool.open(12.1)
+    assert again.number == first.number
+    for one in (second, again):
+        pool.close(one, 13.0)
 
 
 def test_a_port_that_somebody_else_has_is_left_to_them() -> None:
@@ -257,7 +254,6 @@ def test_a_port_that_somebody_else_has_is_left_to_them() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs:
         theirs.bind((HOST, low + 1))
         pool = PortPool(low, low + 3, HOST)
-        port, *sockets = pool.open(0.0)
-        assert port == low + 2
-        for one in sockets:
-            one.close()
+        port = pool.open(0.0)
+        assert port.number == low + 2
+        pool.close(port, 0.0)

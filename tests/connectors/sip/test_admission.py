@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from fastagent.connectors.sip.admission import LOOPBACK, Admission, is_scanner, is_trusted
+from fastagent.connectors.sip.admission import LOOPBACK, Admission, Trust, is_scanner
 from tests.connectors.sip.rig import Rig, changed, invite, request
 
 
@@ -34,7 +34,7 @@ def test_s17_a_live_call_is_heard_in_a_flood() -> None:
 
 
 def test_forged_sources_do_not_fill_the_memory() -> None:
-    admission = Admission(LOOPBACK)
+    admission = Admission(Trust(LOOPBACK))
     for n in range(10_500):
         assert admission.admits(str(ipaddress.ip_address(0x0A000000 + n)), 1.0)
     assert len(admission._sources) == 10_000
@@ -52,7 +52,16 @@ def test_forged_sources_do_not_fill_the_memory() -> None:
     ],
 )
 def test_trust_is_by_address(host: str, trusted: bool) -> None:
-    assert is_trusted(host, LOOPBACK) is trusted
+    assert (host in Trust(LOOPBACK)) is trusted
+
+
+def test_a_trunks_addresses_are_trusted_as_long_as_its_name_stands_for_them() -> None:
+    rig = Rig(changed(trusted=()), source=("203.0.113.9", 5060))
+    assert rig.status(invite()) == 403
+    rig.ua.trust({"203.0.113.9"})
+    assert rig.status(invite(branch="b2", call_id="two")) == 100
+    rig.ua.trust(())
+    assert rig.status(invite(branch="b3", call_id="three")) == 403
 
 
 def test_scanners_get_silence() -> None:

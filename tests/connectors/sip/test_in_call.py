@@ -307,6 +307,29 @@ def test_a_transfer_that_is_refused_or_never_ends() -> None:
     assert rig.ua.calls == 1
 
 
+def test_a_transfer_that_cannot_be_asked_for_says_so_at_once() -> None:
+    rig = Rig()
+    gone = TransferProgress("x", 481, True)
+    assert rig.ua.transfer("x", "sip:a@b", 1) == rig.ua.transfer_to_call("x", "y", 1) == [gone]
+    call, _ = rig.answered(invite())
+    rig.take(rig.ua.transfer(call, "sip:a@b", rig.now))
+    assert rig.ua.transfer(call, "sip:c@d", rig.now) == [TransferProgress(call, 491, True)]
+
+
+@pytest.mark.parametrize(
+    ("contact", "wanted"),
+    [
+        ("<sip:ann@127.0.0.1:5070>", "<sip:200@127.0.0.1:5070>"),
+        ("<sip:ann@[2001:db8::1]:5080;transport=tcp>", "<sip:200@[2001:db8::1]:5080;transport=tcp>"),
+    ],
+)
+def test_a_plain_number_is_one_of_the_peers_own(contact: str, wanted: str) -> None:
+    rig = Rig()
+    call, _ = rig.answered(invite().replace(b"<sip:ann@127.0.0.1:5070>", contact.encode()))
+    refer = only(rig.take(rig.ua.transfer(call, "200", rig.now)))
+    assert refer.headers.get("refer-to") == wanted
+
+
 def test_an_attended_transfer_names_the_other_dialog() -> None:
     rig, call, _ = talking()
     other, _ = rig.answered(invite(call_id="se;cond@phone", branch="o", from_tag="of"), ack=None)
@@ -361,8 +384,9 @@ def test_an_answer_that_makes_no_sense_ends_the_call() -> None:
 def test_commands_for_calls_that_are_not_there_say_nothing() -> None:
     rig = Rig()
     assert rig.ua.ring("x", 1) == rig.ua.accept("x", LOCAL, 1) == rig.ua.reject("x", 486, 1) == []
-    assert rig.ua.hang_up("x", 1) == rig.ua.change_media("x", 1) == rig.ua.transfer("x", "sip:a@b", 1) == []
-    assert rig.ua.transfer_to_call("x", "y", 1) == rig.ua.send_dtmf("x", "1", 1) == rig.ua.unregister("x", 1) == []
+    assert rig.ua.hang_up("x", 1) == []
+    assert rig.ua.change_media("x", 1) == [ChangeRefused("x", 481)]
+    assert rig.ua.send_dtmf("x", "1", 1) == rig.ua.unregister("x", 1) == []
     assert rig.ua.media("x") is None
 
 

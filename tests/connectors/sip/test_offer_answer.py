@@ -318,9 +318,12 @@ def test_odd_lines_are_passed_over() -> None:
     body = sdp("m=audio 4000 RTP/AVP 0", "m =video 3227 RTP/AVP 31", "rubbish", "a=", "c=IN IP4 192.0.2.44/127")
     parsed = parse_sdp(body.replace(b"\r\n", b"\n"))
     assert [parsed.host_of(media) for media in parsed.media] == ["192.0.2.44"]
-    assert usable_host("pbx.example")
-    assert not usable_host("ff02::1")
-    assert not usable_host("")
+    assert usable_host("192.0.2.9", ipv6=False)
+    assert usable_host("2001:db8::9", ipv6=True)
+    for host in ("pbx.example", "localhost", "2001:db8::9", "224.0.0.1", ""):
+        assert not usable_host(host, ipv6=False)
+    for host in ("192.0.2.9", "ff02::1"):
+        assert not usable_host(host, ipv6=True)
 
 
 LINES = st.sampled_from(

@@ -1,0 +1,151 @@
+"""One call of the shell: its ports, its stream and its leg, from the offer to the last packet."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from fastagent.connectors.host import Release
+from fastagent.connectors.leg import CallInfo, HangupReason, LegEnded
+from fastagent.connectors.rtp.ports import MediaPort, PortPool
+from fastagent.connectors.rtp.stream import RtpStream
+from fastagent.connectors.sip.actions import CallEnded
+from fastagent.connectors.sip.hold_music import HoldMusic
+from fastagent.connectors.sip.leg import Signalling, SipLeg
+from fastagent.connectors.sip.media import NegotiatedMedia
+from fastagent.connectors.sip.plan import plan_of
+from fastagent.media.frame import AudioFormat
+from fastagent.media.ticker import Ticker
+
+_log = logging.getLogger(__name__)
+
+_FIRST_PACKET_S = 2.0  # so long the greeting waits for an ACK or a packet
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """What all calls share."""
+
+    ports: PortPool
+    ticker: Ticker
+    music: HoldMusic
+    inband_keys: bool = False
+
+
+class SipCall:
+    """One call.
+
+    Args:
+        id_: the user agent's name for it.
+        signalling: the user agent, for this call.
+        port: where its media comes in; the call gives it back.
+        release: gives its place back.
+        on_answered: told of the media once it may flow.
+        on_progress: told when it rings.
+        on_over: told of its end, if it has no session.
+    """
+
+    def __init__(
+        self,
+        id_: str,
+        equipment: Equipment,
+        signalling: Signalling,
+        port: MediaPort,
+        release: Release,
+        *,
+        on_answered: "OnAnswered",
+        on_progress: Callable[[], None] = lambda: None,
+        on_over: "OnOver" = lambda event: None,
+    ) -> None:
+        self.id = id_
+        self.signalling = signalling
+        self.on_answered, self.on_progress, self.on_over = on_answered, on_progress, on_over
+        self._equipment, self._port, self._release = equipment, port, release
+        self._loop = asyncio.get_running_loop()
+        self._media: NegotiatedMedia | None = None
+        self.leg: SipLeg | None = None
+        self.confirmed = asyncio.Event()
+        """Set once the other side hears us for certain."""
+        self.task: asyncio.Task[None] | None = None
+        """Its session's, which closes it."""
+
+    # -- media -------------------------------------------------------------------------------------------------------
+
+    def open(self, media: NegotiatedMedia, info: CallInfo) -> SipLeg:
+        """Begin to send and to listen; the rate of the audio in `info` is that of the codec.
+
+        Raises:
+            SrtpError: the keys are none.
+        """
+        legs: list[SipLeg] = []
+        stream = RtpStream(
+            self._equipment.ports,
+            plan_of(media),
+            on_audio=lambda samples, now: legs[0].audio_received(samples, now),
+            on_key=lambda digit: legs[0].key_received(digit, "rtp"),
+            on_position=lambda position: legs[0].played(position),
+            port=self._port,
+        )
+        self._media = media
+        info = replace(info, audio=AudioFormat("L16", stream.rate_hz))
+        self.leg = SipLeg(info, stream, self.signalling, music=self._equipment.music)
+        legs.append(self.leg)
+        self._equipment.ticker.add(self._tick)
+        return self.leg
+
+    def _tick(self, now: float) -> None:
+        assert self.leg is not None  # there is a leg as long as it ticks
+        try:
+            self.leg.stream.tick(now)
+        except Exception:  # the ticker is everybody's, and a call without it would never end
+            _log.exception("a call's media failed", extra={"call_id": self.id})
+            self._equipment.ticker.remove(self._tick)
+            self.leg.happened(LegEnded(HangupReason.INTERNAL_ERROR))
+
+    def changed(self, media: NegotiatedMedia) -> None:
+        """The call was renegotiated.
+
+        Raises:
+            SrtpError: the keys are none.
+        """
+        if self.leg is not None and self._media is not None:
+            plan = plan_of(media, (self._media, self.leg.stream.plan))
+            self._media = media
+            self.leg.media_changed(plan)
+
+    async def audible(self) -> None:
+        """Return when the other side hears us: with its ACK, or its first packet, or after some patience.
+
+        Whichever is first: a lost ACK must not keep the caller waiting, nor a phone that only listens.
+        """
+        assert self.leg is not None  # it has been answered
+        stream, patience = self.leg.stream, self._loop.time() + _FIRST_PACKET_S
+        while not (self.confirmed.is_set() or stream.inbound.last_packet_at or self._loop.time() > patience):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def ended(self, reason: HangupReason) -> None:
+        """The user agent says that it is over."""
+        if self.leg is not None:
+            self.leg.happened(LegEnded(reason))
+
+    def close(self) -> None:
+        """Give everything back; may be called twice."""
+        release, self._release = self._release, _nothing
+        if release is _nothing:
+            return
+        release()
+        if self.leg is not None:
+            self._equipment.ticker.remove(self._tick)
+            self.leg.stream.close()
+        else:
+            self._equipment.ports.close(self._port, self._loop.time())
+
+
+OnAnswered = Callable[[SipCall, NegotiatedMedia], None]
+OnOver = Callable[[CallEnded], None]
+
+
+def _nothing() -> None:
+    """What is left to release."""
