@@ -82,7 +82,7 @@ def call() -> float:
 
     def one(at: int) -> None:
         now = at / 10
-        name, actions = phone.call(to, ("127.0.0.1", 20000), now)
+        name, _, actions = phone.call(to, ("127.0.0.1", 20000), now)
         carry(list(actions), phone, now)
         carry(list(phone.hang_up(name, now)), phone, now)
         for agent in (phone, desk):

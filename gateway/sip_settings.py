@@ -27,6 +27,7 @@ class SipSettings(BaseSettings):
     sip_public_host: str | None = Field(None, alias="SIP_PUBLIC_HOST")
     sip_users: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict, alias="SIP_USERS", repr=False)
     sip_trusted: Annotated[tuple[str, ...], NoDecode] = Field((), alias="SIP_TRUSTED")
+    sip_trust_loopback: bool = Field(True, alias="SIP_TRUST_LOOPBACK")
     sip_routes: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict, alias="SIP_ROUTES")
     sip_codecs: Annotated[tuple[str, ...], NoDecode] = Field((), alias="SIP_CODECS")
     sip_srtp: Literal["off", "optional", "required"] = Field("optional", alias="SIP_SRTP")
@@ -169,6 +170,7 @@ def sip_config(settings: SipSettings) -> SipConfig:
         rtp_ports=settings.rtp_ports,
         users=settings.sip_users,
         trusted=tuple(networks(settings.sip_trusted)),
+        trust_loopback=settings.sip_trust_loopback,
         agents=dict(settings.sip_routes),
         trunk=trunk,
         codecs=codecs_of(settings.sip_codecs),

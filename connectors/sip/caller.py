@@ -23,7 +23,7 @@ def caller_of(offer: CallOffered, provider: str) -> CallInfo:
     own = {"caller_name": printable(offer.from_name)[:128], "sip_host": offer.source.host, "sip_user": offer.user}
     return CallInfo(
         provider=provider,
-        call_id=offer.call,
+        call_id=printable(offer.headers.get("call-id") or "")[:128],
         stream_id=offer.call,
         from_=printable(_asserted(offer) or offer.from_user)[:128],
         to=printable(offer.to_user)[:128],

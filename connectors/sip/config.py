@@ -61,7 +61,8 @@ class SipConfig:
         public_host: the address that phones are told, if it is another one.
         rtp_ports: the range for media, both ends included.
         users: passwords by user.
-        trusted: networks whose calls need no password, loopback beside them.
+        trusted: networks whose calls need no password.
+        trust_loopback: whether this machine is among them; not where a proxy on it brings calls of strangers.
         agents: agent id per called user or number; other calls go to the agent of that id, else to the default one.
         codecs: in the order of our offers; with `prefer_ours` also that of our choice.
         full_status: how calls are refused that there is no place for.
@@ -79,6 +80,7 @@ class SipConfig:
     rtp_ports: tuple[int, int] = (20000, 29999)
     users: Mapping[str, str] = field(default_factory=dict, repr=False)
     trusted: tuple[Network, ...] = ()
+    trust_loopback: bool = True
     agents: dict[str, str] = field(default_factory=dict)
     trunk: Trunk | None = None
     codecs: tuple[Codec, ...] = ALL_CODECS

@@ -128,7 +128,7 @@ class SipConnection:
                 host=self._reachable,
                 ports=self._transports.ports,
                 media=Capabilities(config.codecs, config.prefer_ours, config.srtp, ipv6=config.ipv6),
-                trusted=(*LOOPBACK, *config.trusted),
+                trusted=(*(LOOPBACK if config.trust_loopback else ()), *config.trusted),
                 users=config.users,
                 full_status=config.full_status,
             )
@@ -268,7 +268,7 @@ class SipConnection:
         try:
             work()
         except SrtpError as error:
-            _log.warning("a call's keys are none", extra={"call_id": call.id, "error": str(error)})
+            _log.warning("a call's keys are none", extra={"call_id": call.call_id, "error": str(error)})
             call.signalling.hang_up(HangupReason.PROTOCOL_ERROR)
 
     def _ended(self, call: SipCall, event: CallEnded) -> None:
@@ -293,13 +293,15 @@ class SipConnection:
             again = str(random.randint(5, 15))
             self.perform(self.agent.reject(offer.call, 503, self._now, items=(("Retry-After", again),)))
             return
+        info = caller_of(offer, self.name)
         self._calls[offer.call] = SipCall(
             offer.call,
+            info.call_id,
             self._equipment,
             self._signalling(offer.call),
             port,
             release,
-            on_answered=partial(self._converse_with, caller_of(offer, self.name), self._agent_for(offer)),
+            on_answered=partial(self._converse_with, info, self._agent_for(offer)),
         )
         self.perform(self.agent.accept(offer.call, (self._media_host, port.number), self._now))
 
@@ -336,7 +338,7 @@ class SipConnection:
     # -- calls by us -------------------------------------------------------------------------------------------------
 
     def dial(self, dial: Dial) -> str:
-        """Call somebody, and let an agent talk to them once they answer; return the call's id.
+        """Call somebody, and let an agent talk to them once they answer; return the Call-ID.
 
         Raises:
             DialError: it cannot be done; `NoRoomError` where it can later.
@@ -348,7 +350,7 @@ class SipConnection:
 
         def answered(call: SipCall, media: NegotiatedMedia) -> None:
             dial.on_progress("answered", None)
-            info = callee_info(dial, self.name, call.id, shown=to.from_.uri.user_text)
+            info = callee_info(dial, self.name, call.call_id, shown=to.from_.uri.user_text)
             self._converse_with(info, dial.agent_id, call, media, patient=False)
 
         return self._place(
@@ -357,11 +359,11 @@ class SipConnection:
             on_answered=answered,
             on_progress=lambda: dial.on_progress("ringing", None),
             on_over=lambda event: dial.on_progress("ended", outcome_of(event)),
-        ).id
+        ).call_id
 
-    def hang_up(self, call: str) -> bool:
+    def hang_up(self, call_id: str) -> bool:
         """Take a call back, or end it; return whether there is one."""
-        found = self._calls.get(call)
+        found = next((call for call in self._calls.values() if call.call_id == call_id), None)
         if found is not None:
             found.signalling.hang_up(HangupReason.TERMINATED)
         return found is not None
@@ -397,9 +399,10 @@ class SipConnection:
         if port is None:
             release()
             raise NoRoomError("no media port is free")
-        id_, actions = self.agent.call(to, (self._media_host, port.number), self._now)
+        id_, call_id, actions = self.agent.call(to, (self._media_host, port.number), self._now)
         call = self._calls[id_] = SipCall(
             id_,
+            call_id,
             self._equipment,
             self._signalling(id_),
             port,

@@ -55,8 +55,8 @@ class Outbound:
         self._stack, self._in_dialog = stack, in_dialog
         self._attempts: dict[str, _Attempt] = {}
 
-    def call(self, destination: Destination, local: tuple[str, int], now: float) -> str:
-        """Call somebody; the offer says that we listen at `local`."""
+    def call(self, destination: Destination, local: tuple[str, int], now: float) -> tuple[str, str]:
+        """Call somebody; the offer says that we listen at `local`. Return our name for the call, and its Call-ID."""
         stack = self._stack
         media = MediaSession(stack.config.media, stack.token)
         media.local = local
@@ -70,7 +70,7 @@ class Outbound:
         stack.timers.start(
             call, "ring", now + (destination.ring_s or stack.config.ring_s), partial(self._unanswered, call)
         )
-        return call.id
+        return call.id, attempt.call_id
 
     def _send(self, call: Call, attempt: _Attempt, now: float) -> None:
         """Send the INVITE, the first or the next: same Call-ID and tag, a higher number, a new branch."""

@@ -37,6 +37,7 @@ class SipCall:
 
     Args:
         id_: the user agent's name for it.
+        call_id: its Call-ID, by which others know it.
         signalling: the user agent, for this call.
         port: where its media comes in; the call gives it back.
         release: gives its place back.
@@ -48,6 +49,7 @@ class SipCall:
     def __init__(
         self,
         id_: str,
+        call_id: str,
         equipment: Equipment,
         signalling: Signalling,
         port: MediaPort,
@@ -57,7 +59,7 @@ class SipCall:
         on_progress: Callable[[], None] = lambda: None,
         on_over: "OnOver" = lambda event: None,
     ) -> None:
-        self.id = id_
+        self.id, self.call_id = id_, call_id
         self.signalling = signalling
         self.on_answered, self.on_progress, self.on_over = on_answered, on_progress, on_over
         self._equipment, self._port, self._release = equipment, port, release
@@ -98,7 +100,7 @@ class SipCall:
         try:
             self.leg.stream.tick(now)
         except Exception:  # the ticker is everybody's, and a call without it would never end
-            _log.exception("a call's media failed", extra={"call_id": self.id})
+            _log.exception("a call's media failed", extra={"call_id": self.call_id})
             self._equipment.ticker.remove(self._tick)
             self.leg.happened(LegEnded(HangupReason.INTERNAL_ERROR))
 

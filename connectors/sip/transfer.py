@@ -6,6 +6,7 @@ from urllib.parse import quote as percent
 from fastagent.connectors.sip.actions import TransferProgress
 from fastagent.connectors.sip.bodies import sipfrag_status
 from fastagent.connectors.sip.call import Call
+from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.in_dialog import InDialog
 from fastagent.connectors.sip.message import Request, Response
 from fastagent.connectors.sip.requests import Items
@@ -55,10 +56,13 @@ def target_of(call: Call, text: str) -> Uri:
     """Return whom a text names: an address, or a number or name where the peer is.
 
     Raises:
-        Malformed: it is no address.
+        Malformed: it is no address of a phone.
     """
     if ":" in text:
-        return Uri.parse(text)
+        uri = Uri.parse(text)
+        if uri.scheme not in ("sip", "sips", "tel"):
+            raise Malformed("only SIP and tel addresses can be called")
+        return uri
     assert call.dialog is not None  # a call that can be transferred has one
     peer = Uri.parse(call.dialog.target)
     transport = tuple(one for one in peer.params if one[0] == "transport")

@@ -235,10 +235,10 @@ class UserAgent:
 
     # -- calls by us -------------------------------------------------------------------------------------------------
 
-    def call(self, destination: Destination, local: tuple[str, int], now: float) -> tuple[str, list[Action]]:
-        """Call somebody; return the call's id."""
-        call = self._outbound.call(destination, local, now)
-        return call, self._said()
+    def call(self, destination: Destination, local: tuple[str, int], now: float) -> tuple[str, str, list[Action]]:
+        """Call somebody; return our name for the call, and its Call-ID."""
+        call, call_id = self._outbound.call(destination, local, now)
+        return call, call_id, self._said()
 
     # -- calls -------------------------------------------------------------------------------------------------------
 

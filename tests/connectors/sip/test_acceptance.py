@@ -294,6 +294,9 @@ def test_21_session_timer() -> None:
 def test_22_no_common_codec() -> None:
     (answer,) = Rig().responses(invite(offer("m=audio 4000 RTP/AVP 18")))
     assert (answer.status, answer.headers.get("Warning")) == (488, '305 fastagent "no common codec"')
+    for host in ("pbx.example", "2001:db8::9", "224.0.0.1"):
+        (answer,) = Rig().responses(invite(offer(host=host)))
+        assert (answer.status, answer.headers.get("Warning")) == (488, '305 fastagent "no usable address"')
     rig = Rig()
     call, ok = rig.answered(invite())
     before = rig.ua.media(call)

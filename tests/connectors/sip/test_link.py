@@ -122,7 +122,7 @@ class Link:
         to = destination(
             "sip:desk@127.0.0.2", caller, Address("127.0.0.2", 5060, self.transport), credentials=credentials
         )
-        call, actions = self.phone.call(to, (HOSTS["phone"], 20000), self.now)
+        call, _, actions = self.phone.call(to, (HOSTS["phone"], 20000), self.now)
         self.do("phone", actions)
         return call
 

@@ -19,7 +19,7 @@ ANSWER = SDP.replace("RTP/AVP 0 8 101", "RTP/AVP 8 101")
 
 def calling(rig: Rig | None = None, **changes: Any) -> tuple[Rig, str, Request]:
     rig = rig or Rig()
-    call, actions = rig.ua.call(destination("sip:bob@phone.example", CALLER, HOP, **changes), LOCAL, rig.now)
+    call, _, actions = rig.ua.call(destination("sip:bob@phone.example", CALLER, HOP, **changes), LOCAL, rig.now)
     (asked,) = rig.take(actions)
     assert isinstance(asked, Request)
     return rig, call, asked
