@@ -34,6 +34,8 @@ from fastagent.gateway.api.guard import forbidden
 from fastagent.gateway.api.models import Health, LatencyMetrics
 from fastagent.gateway.audiocodes import audiocodes_config
 from fastagent.gateway.auth import ApiKeys
+from fastagent.gateway.calls import OutboundCalls
+from fastagent.gateway.destinations import DestinationPolicy
 from fastagent.gateway.errors import error_response
 from fastagent.gateway.health import LatencyWindow
 from fastagent.gateway.http import HttpSurface, Runner, one_shape
@@ -48,7 +50,6 @@ from fastagent.gateway.speeches import Speeches
 from fastagent.gateway.store import Claim, MemoryBackend, RedisBackend, SessionStore, StoreError
 from fastagent.gateway.stored import document_of, recalled
 from fastagent.gateway.traces import NoTracer, OtelTracer, Tracer
-from fastagent.gateway.transfers import TransferPolicy
 from fastagent.gateway.web_client import GuardedClient
 from fastagent.media.speech.contracts import Speech
 from fastagent.media.ticker import Ticker
@@ -126,6 +127,11 @@ class Gateway:
         self._store = self._make_store()
         self._claims: dict[Session, Claim] = {}
         self.sip: SipConnection | None = None
+        self.calls = OutboundCalls(
+            lambda: self.sip,
+            DestinationPolicy(self.settings.call_to, self.settings.calls_per_hour, setting="FASTAGENT_CALL_TO"),
+            self.settings.calls_at_once,
+        )
         self._tracer: Tracer = NoTracer()
         if self.settings.otel_endpoint:
             self._tracer = OtelTracer(service=self.settings.otel_service)
@@ -345,7 +351,7 @@ class Gateway:
             model_for=self._model_for,
             agent_for=self.agents.get,
             web=self._web,
-            transfers=TransferPolicy(self.settings.transfer_to, self.settings.transfers_per_hour),
+            transfers=DestinationPolicy(self.settings.transfer_to, self.settings.transfers_per_hour),
             on_response=self._responded,
             speech_for=speeches.of,
             keep=self._keep,

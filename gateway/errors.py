@@ -10,6 +10,7 @@ STATUS = {
     "not_authorized": 403,
     "session_not_found": 404,
     "agent_not_found": 404,
+    "call_not_found": 404,
     "invalid_state": 409,
     "session_expired": 410,
     "version_conflict": 412,

@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler
 
 from fastagent.connectors.transports import abort
 from fastagent.gateway.api.agents import AgentsApi
+from fastagent.gateway.api.calls import CallsApi
 from fastagent.gateway.api.operations import Operation, perform
 from fastagent.gateway.api.sessions import SessionsApi
 from fastagent.gateway.api.system import SystemApi
@@ -123,7 +124,8 @@ class HttpSurface:
         self._gateway = gateway
         self._limit = RateLimit(gateway.settings.rest_rate)
         system = SystemApi(gateway)
-        self.table = [*AgentsApi(gateway).operations(), *SessionsApi(gateway).operations(), *system.operations()]
+        apis = (AgentsApi(gateway), SessionsApi(gateway), CallsApi(gateway), system)
+        self.table = [operation for api in apis for operation in api.operations()]
         system.table = self.table
 
     def routes(self) -> list[web.RouteDef]:

@@ -13,7 +13,7 @@ from fastagent.afsm.state import Ending
 from fastagent.connectors.leg import HangupReason, LegError
 from fastagent.connectors.notices import CallHappened
 from fastagent.gateway import phrases
-from fastagent.gateway.transfers import TransferRefusedError
+from fastagent.gateway.destinations import DestinationRefusedError
 
 if TYPE_CHECKING:
     from fastagent.gateway.session import Session
@@ -54,8 +54,8 @@ async def _transfer(session: "Session", ending: Ending) -> Next:
         if "transfer" not in session.leg.capabilities:
             raise LegError("this leg cannot be transferred")
         await session.leg.transfer(session.services.transfers.take(ending.to))
-    except (TransferRefusedError, LegError) as error:
-        refused = isinstance(error, TransferRefusedError)
+    except (DestinationRefusedError, LegError) as error:
+        refused = isinstance(error, DestinationRefusedError)
         transfers.labels("refused" if refused else "failed").inc()
         _log.warning("no transfer: %s", error, extra={"session_id": session.id})
         session.tell(CallHappened("transfer_failed", str(error)[:200]))

@@ -47,13 +47,13 @@ from fastagent.connectors.notices import (
 )
 from fastagent.gateway import phrases
 from fastagent.gateway.agent import FastAgent
+from fastagent.gateway.destinations import DestinationPolicy
 from fastagent.gateway.digits import DigitCollector
 from fastagent.gateway.metrics import Metrics
 from fastagent.gateway.onward import Next, Think, fixed
 from fastagent.gateway.record import STAGES, SessionRecord, TurnRecord, Waterfall
 from fastagent.gateway.speaker import Speaker
 from fastagent.gateway.traces import NoTracer, ObservedLlm, Tracer
-from fastagent.gateway.transfers import TransferPolicy
 from fastagent.gateway.turn import Turn
 from fastagent.gateway.wordless import WordlessRenderer
 from fastagent.media.barge_in import Verdict
@@ -95,7 +95,7 @@ class Services:
     agent_for: Callable[[str], FastAgent | None] = lambda agent_id: None
     """The agent of an id, for a hand-over."""
     web: WebClient | None = None
-    transfers: TransferPolicy = field(default_factory=lambda: TransferPolicy((), 0))
+    transfers: DestinationPolicy = field(default_factory=lambda: DestinationPolicy((), 0))
     on_response: Callable[[float], None] = lambda seconds: None
     """Told of every answer: seconds from the caller's last sound to its first audio."""
     speech_for: Callable[[FastAgent], tuple[Stt, Renderer] | None] = lambda agent: None

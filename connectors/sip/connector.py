@@ -274,12 +274,12 @@ class SipConnection:
     def _ended(self, call: SipCall, event: CallEnded) -> None:
         call.ended(REASONS[event.reason])
         if call.task is None:
-            self._forget(call)
-            call.on_over(event)
+            self._forget(call, event)
 
-    def _forget(self, call: SipCall) -> None:
-        self._calls.pop(call.id, None)
-        call.close()
+    def _forget(self, call: SipCall, event: CallEnded | None = None) -> None:
+        if self._calls.pop(call.id, None) is not None:
+            call.close()
+            call.on_over(event)
 
     # -- calls to us -------------------------------------------------------------------------------------------------
 
@@ -358,7 +358,7 @@ class SipConnection:
             release,
             on_answered=answered,
             on_progress=lambda: dial.on_progress("ringing", None),
-            on_over=lambda event: dial.on_progress("ended", outcome_of(event)),
+            on_over=lambda event: dial.on_progress("ended", outcome_of(event) if event else None),
         ).call_id
 
     def hang_up(self, call_id: str) -> bool:

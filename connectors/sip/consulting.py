@@ -31,9 +31,9 @@ class Consulting:
         if not self._answered.done():
             self._answered.set_result(None)
 
-    def over(self, event: CallEnded) -> None:
+    def over(self, event: CallEnded | None) -> None:
         """They have not, or have hung up."""
-        if not self._answered.done():
+        if event is not None and not self._answered.done():
             self._answered.set_exception(LegError(f"the transfer failed: {outcome_of(event)}"))
 
     async def answered(self) -> None:

@@ -43,7 +43,7 @@ class SipCall:
         release: gives its place back.
         on_answered: told of the media once it may flow.
         on_progress: told when it rings.
-        on_over: told of its end, if it has no session.
+        on_over: told, once, that it is over; with the user agent's last word, if it never had a session.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class SipCall:
 
 
 OnAnswered = Callable[[SipCall, NegotiatedMedia], None]
-OnOver = Callable[[CallEnded], None]
+OnOver = Callable[[CallEnded | None], None]
 
 
 def _nothing() -> None:

@@ -199,3 +199,41 @@ class SendDtmf(Given):
     """Keys to send."""
 
     digits: str = Field(pattern=r"^[0-9A-D*#]{1,64}$")
+
+
+class Hold(Given):
+    """Whether the caller is on hold."""
+
+    on: bool = True
+
+
+class PlaceCall(Given):
+    """Whom an agent shall call."""
+
+    to: str = Field(min_length=1, max_length=256, description="E.164 number or SIP address; FASTAGENT_CALL_TO")
+    agent_id: AgentId | None = Field(None, description="the default agent, if not given")
+    caller: str = Field("", pattern=r"^\+?[0-9A-Za-z_.-]{0,64}$", description="the number to be shown")
+    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=1024)]] = Field(
+        default_factory=dict, max_length=50, description="what the agent knows of the call"
+    )
+    ring_seconds: int = Field(60, ge=5, le=180)
+
+
+class PlacedCall(BaseModel):
+    """A call that the gateway makes."""
+
+    call_id: str
+    session_id: str = Field(description="of the session that begins when somebody answers")
+    agent_id: str
+    to: str
+    status: Literal["dialing", "ringing", "answered", "ended"]
+    outcome: str | None = Field(description="`answered`, or why nobody did")
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class PlacedCalls(BaseModel):
+    """The calls that are known, newest first."""
+
+    calls: list[PlacedCall]
+    total_count: int

@@ -9,9 +9,9 @@ from fastagent.afsm.state import Ending
 from fastagent.connectors.leg import Capability, HangupReason, LegError
 from fastagent.gateway.api import models
 from fastagent.gateway.api.operations import Answer, ApiError, Call, Operation
+from fastagent.gateway.destinations import DestinationRefusedError
 from fastagent.gateway.record import SessionRecord
 from fastagent.gateway.session import Session
-from fastagent.gateway.transfers import TransferRefusedError
 
 if TYPE_CHECKING:
     from fastagent.gateway.app import Gateway
@@ -75,6 +75,10 @@ class SessionsApi:
             Operation(
                 "POST", f"{one}/dtmf", "sendDtmf", "Send keys to the other side", self._dtmf, "sessions",
                 {200: m.Done}, body=m.SendDtmf, errors=(*unknown, "invalid_state"),
+            ),
+            Operation(
+                "POST", f"{one}/hold", "hold", "Put the caller on hold, or take them back", self._hold, "sessions",
+                {200: m.Done}, body=m.Hold, errors=(*unknown, "invalid_state"),
             ),
         ]  # fmt: skip
 
@@ -143,7 +147,7 @@ class SessionsApi:
         self._needs(session, "transfer")
         try:
             session.services.transfers.check(call.body.to)
-        except TransferRefusedError as error:
+        except DestinationRefusedError as error:
             session.services.metrics.transfers.labels("refused").inc()
             raise ApiError("not_authorized", f"The transfer is refused: {error}") from None
         if not session.announce(call.body.say, ending=Ending("transfer", call.body.to), interrupt=True):
@@ -158,6 +162,15 @@ class SessionsApi:
         except LegError as error:
             raise ApiError("invalid_state", str(error)) from None
         return Answer(models.Done(success=True, message="Keys sent"))
+
+    async def _hold(self, call: Call) -> Answer:
+        session = self._session(call)
+        self._needs(session, "hold")
+        try:
+            await session.leg.hold(call.body.on)
+        except LegError as error:
+            raise ApiError("invalid_state", str(error)) from None
+        return Answer(models.Done(success=True, message="On hold" if call.body.on else "Taken back"))
 
     @staticmethod
     def _needs(session: Session, capability: Capability) -> None:

@@ -7,6 +7,7 @@ from fastagent.gateway.cli.chat import chat
 from fastagent.gateway.cli.check import check
 from fastagent.gateway.cli.conversations import converse
 from fastagent.gateway.cli.diagram import diagram
+from fastagent.gateway.cli.dial import dial
 from fastagent.gateway.cli.doctor import doctor
 from fastagent.gateway.cli.schema import schema
 from fastagent.gateway.cli.serve import serve
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command(cls=OrderedCommand)(call)
+app.command()(dial)
 app.command()(chat)
 app.command()(check)
 app.command()(diagram)

@@ -12,7 +12,7 @@ from fastagent.afsm.state import KeyRules
 from fastagent.connectors.leg import HangupReason, LegError
 from fastagent.gateway import phrases
 from fastagent.gateway.agent import FastAgent
-from fastagent.gateway.transfers import TransferPolicy, TransferRefusedError
+from fastagent.gateway.destinations import DestinationPolicy, DestinationRefusedError
 from tests.support.world import Talker, World, call
 
 HUMAN = "+15550100199"
@@ -39,7 +39,7 @@ def states(ending: Ending) -> list[AFSMState]:
 
 
 def allow(world: World, *destinations: str, per_hour: int = 10) -> None:
-    world.session.services.transfers = TransferPolicy(destinations, per_hour)
+    world.session.services.transfers = DestinationPolicy(destinations, per_hour)
 
 
 async def test_a_transfer_comes_after_its_words_and_ends_the_session() -> None:
@@ -290,7 +290,7 @@ async def test_an_agent_may_have_less_time_for_an_answer_than_the_gateway() -> N
     ],
 )
 def test_allowed_destinations(destination: str, dialled: str) -> None:
-    assert TransferPolicy(["+1 555*", "sip:*@pbx.example.com*"], 5).take(destination) == dialled
+    assert DestinationPolicy(["+1 555*", "sip:*@pbx.example.com*"], 5).take(destination) == dialled
 
 
 @pytest.mark.parametrize(
@@ -299,17 +299,17 @@ def test_allowed_destinations(destination: str, dialled: str) -> None:
      "https://pbx.example.com", "sip:a b@pbx.example.com", "*", "+1555*"],
 )  # fmt: skip
 def test_refused_destinations(destination: str) -> None:
-    with pytest.raises(TransferRefusedError) as caught:
-        TransferPolicy(["+1555*", "sip:*@pbx.example.com"], 5).take(destination)
+    with pytest.raises(DestinationRefusedError) as caught:
+        DestinationPolicy(["+1555*", "sip:*@pbx.example.com"], 5).take(destination)
     assert destination not in str(caught.value) or not destination
 
 
 def test_so_many_an_hour() -> None:
     now = 0.0
-    policy = TransferPolicy(["+*"], 2, clock=lambda: now)
+    policy = DestinationPolicy(["+*"], 2, clock=lambda: now)
     policy.take("+1555")
     policy.take("+1556")
-    with pytest.raises(TransferRefusedError, match="too many"):
+    with pytest.raises(DestinationRefusedError, match="too many"):
         policy.take("+1557")
     now = 3600.0
     assert policy.take("+1557") == "+1557"
