@@ -8,7 +8,7 @@ A CANCEL of ours waits for the first provisional answer (section 9.1): CANCELLIN
 a hang-up of ours waits for the ACK, or for its 32 s (section 15).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -79,6 +79,26 @@ class Answered:
     """Whether the ACK must bring the answer to our offer."""
 
 
+@dataclass(slots=True)
+class Unacknowledged:
+    """A provisional answer of ours that waits for its PRACK."""
+
+    interval_s: float
+    then: Callable[[float], None] | None = None
+    """What waits for it: our 200."""
+
+
+@dataclass(slots=True)
+class Early:
+    """A dialog that is not confirmed yet, in which we acknowledge provisional answers."""
+
+    dialog: Dialog
+    number: int
+    """Of the last one."""
+    answer: bytes = b""
+    """The description that came with one: the call's answer."""
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One call. Its id is our tag: 128 random bits that the peer must know to speak of it."""
@@ -107,6 +127,11 @@ class Call:
     acks: dict[str, Send] = field(default_factory=dict)
     """Our ACKs by the callee's tag: each copy of a 2xx gets its own again."""
     transferring: bool = False
+    rseq: int = 0
+    """The number of our last provisional answer that must arrive."""
+    unacknowledged: Unacknowledged | None = None
+    early: dict[str, Early] = field(default_factory=dict)
+    """By the callee's tag: where our PRACKs went."""
 
     def move(self, did: Did) -> bool:
         """Move; False where that is no move of this phase."""

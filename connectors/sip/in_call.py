@@ -11,6 +11,7 @@ from fastagent.connectors.sip.in_dialog import InDialog
 from fastagent.connectors.sip.inbound import Inbound, not_acceptable, offer_in
 from fastagent.connectors.sip.message import Request
 from fastagent.connectors.sip.offer_answer import NotAcceptable
+from fastagent.connectors.sip.reliable import Provisionals
 from fastagent.connectors.sip.requests import Items
 from fastagent.connectors.sip.stack import Stack
 from fastagent.connectors.sip.transfer import Transfers
@@ -23,7 +24,14 @@ _MOVES_MEDIA = ("INVITE", "UPDATE")
 class InCall:
     """What the peer asks for in a call."""
 
-    def __init__(self, stack: Stack, inbound: Inbound, in_dialog: InDialog, transfers: Transfers) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        inbound: Inbound,
+        in_dialog: InDialog,
+        transfers: Transfers,
+        provisionals: Provisionals,
+    ) -> None:
         self._stack, self._inbound, self._in_dialog, self._transfers = stack, inbound, in_dialog, transfers
         self._handlers: Mapping[str, Handler] = {
             "INVITE": self._reinvite,
@@ -32,6 +40,7 @@ class InCall:
             "INFO": self._info,
             "NOTIFY": self._notify,
             "OPTIONS": self._options,
+            "PRACK": provisionals.acknowledged,
         }
 
     def find(self, request: Request) -> Call | None:

@@ -10,6 +10,7 @@ from fastagent.connectors.sip.grammar import Malformed, printable
 from fastagent.connectors.sip.in_dialog import InDialog
 from fastagent.connectors.sip.message import Request
 from fastagent.connectors.sip.offer_answer import MediaSession, NotAcceptable
+from fastagent.connectors.sip.reliable import Provisionals
 from fastagent.connectors.sip.requests import Items
 from fastagent.connectors.sip.stack import Stack
 from fastagent.connectors.sip.transaction import LIMIT, T1, T2
@@ -56,8 +57,8 @@ def not_acceptable(error: NotAcceptable) -> Refused:
 class Inbound:
     """Calls to us."""
 
-    def __init__(self, stack: Stack, in_dialog: InDialog) -> None:
-        self._stack, self._in_dialog = stack, in_dialog
+    def __init__(self, stack: Stack, in_dialog: InDialog, provisionals: Provisionals) -> None:
+        self._stack, self._in_dialog, self._provisionals = stack, in_dialog, provisionals
         self.draining = False
 
     # -- from the network --------------------------------------------------------------------------------------------
@@ -171,24 +172,27 @@ class Inbound:
     # -- from above --------------------------------------------------------------------------------------------------
 
     def ring(self, call: Call, now: float, local: tuple[str, int] | None) -> None:
-        """Say 180, or with a place for early media 183."""
+        """Say 180, or with a place for early media 183; where the caller requires it, until it has arrived."""
         assert call.invite is not None  # it has an INVITE as long as it is offered
         if not call.move(Did.RING):
             return
-        items: Items = (("Contact", self._stack.contact(call.source.transport)),)
+        status, body = 180, b""
+        items: Items = (*self._routes(call), ("Contact", self._stack.contact(call.source.transport)))
         if local is not None and call.offer is not None:
             call.media.local = local
-            items = (*items, ("Content-Type", SDP))
-            self._stack.answer(
-                call.invite, 183, call.id, now, items=(*self._routes(call), *items), body=self._sdp(call)
-            )
+            status, body, items = 183, self._sdp(call), (*items, ("Content-Type", SDP))
+        if self._provisionals.are_wanted(call):
+            self._provisionals.send(call, status, items, body, now)
         else:
-            self._stack.answer(call.invite, 180, call.id, now, items=(*self._routes(call), *items))
+            self._stack.answer(call.invite, status, call.id, now, items=items, body=body)
 
     def accept(self, call: Call, local: tuple[str, int], now: float, items: Items) -> None:
         """Answer the call, and listen there from now on: the caller may speak before his ACK is here."""
         assert call.invite is not None  # as above
         if call.phase not in _PENDING:
+            return
+        if call.unacknowledged is not None:  # the 200 must not overtake what the caller has still to acknowledge
+            call.unacknowledged.then = lambda at: self.accept(call, local, at, items)
             return
         if call.answer is None:
             call.media.local = local

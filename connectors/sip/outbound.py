@@ -13,6 +13,7 @@ from fastagent.connectors.sip.headers import Headers, NameAddr
 from fastagent.connectors.sip.in_dialog import InDialog
 from fastagent.connectors.sip.message import Request, Response
 from fastagent.connectors.sip.offer_answer import MediaSession, NotAcceptable
+from fastagent.connectors.sip.reliable import Provisionals
 from fastagent.connectors.sip.requests import Items, cancel_of
 from fastagent.connectors.sip.stack import Stack
 from fastagent.connectors.sip.transaction import LIMIT
@@ -51,8 +52,8 @@ class _Attempt:
 class Outbound:
     """Calls by us."""
 
-    def __init__(self, stack: Stack, in_dialog: InDialog) -> None:
-        self._stack, self._in_dialog = stack, in_dialog
+    def __init__(self, stack: Stack, in_dialog: InDialog, provisionals: Provisionals) -> None:
+        self._stack, self._in_dialog, self._provisionals = stack, in_dialog, provisionals
         self._attempts: dict[str, _Attempt] = {}
 
     def call(self, destination: Destination, local: tuple[str, int], now: float) -> tuple[str, str]:
@@ -116,7 +117,9 @@ class Outbound:
         call.provisional = True
         if call.phase is Phase.CANCELLING:
             self._send_cancel(call, now)
-        elif response.status > 100 and call.move(Did.PROGRESS):
+        elif response.status == 100 or not self._provisionals.received(call, response, now):
+            return
+        elif call.move(Did.PROGRESS):
             early = call.media.preview(response.body) if response.body else None
             self._stack.actions.append(CallProgress(call.id, response.status, early))
 
@@ -129,6 +132,8 @@ class Outbound:
         assert call.outgoing is not None  # it is its answer
         try:
             dialog = dialog_of_callee(call.outgoing.request, response, call.source)
+            if tag in call.early:  # our PRACKs have numbers, too
+                dialog.local_seq = call.early[tag].dialog.local_seq
             self._acknowledge(call, dialog, tag, response.cseq.number)
         except Malformed as error:  # a route that cannot be followed: not even an ACK can be sent
             self._give_up(call, "protocol_error", text=str(error))
@@ -148,7 +153,8 @@ class Outbound:
         if call.digest is not None:
             call.digest.accepted()
         try:
-            call.media.take_answer(sdp_of(response.headers, response.body) or b"")
+            early = call.early.get(response.to.tag)
+            call.media.take_answer(sdp_of(response.headers, response.body) or (early.answer if early else b""))
         except (NotAcceptable, Malformed, Unsupported) as error:
             self._in_dialog.hang_up(call, "protocol_error", now, text=str(error))
             return

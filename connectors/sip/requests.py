@@ -4,13 +4,13 @@ from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.headers import Headers, NameAddr
 from fastagent.connectors.sip.message import Request, Response
 
-ALLOW = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, NOTIFY"
+ALLOW = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, NOTIFY, PRACK"
 """What we take. REGISTER is not offered, although a trusted peer's is answered: we are no registrar."""
 KNOWN = frozenset(
     "INVITE ACK BYE CANCEL OPTIONS INFO UPDATE NOTIFY REGISTER REFER MESSAGE SUBSCRIBE PUBLISH PRACK".split()
 )
-SUPPORTED = "timer"
-EXTENSIONS = ("timer",)
+EXTENSIONS = ("timer", "100rel")
+SUPPORTED = ", ".join(EXTENSIONS)
 REASONS = {
     100: "Trying",
     180: "Ringing",
@@ -39,6 +39,7 @@ REASONS = {
     500: "Server Internal Error",
     501: "Not Implemented",
     503: "Service Unavailable",
+    504: "Server Time-out",
     505: "Version Not Supported",
     603: "Decline",
 }

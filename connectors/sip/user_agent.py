@@ -33,6 +33,7 @@ from fastagent.connectors.sip.message import Request, parse, stamped
 from fastagent.connectors.sip.outbound import Destination, Outbound
 from fastagent.connectors.sip.registrar import bindings
 from fastagent.connectors.sip.registration import Registrar, Registrations
+from fastagent.connectors.sip.reliable import Provisionals
 from fastagent.connectors.sip.requests import Items
 from fastagent.connectors.sip.stack import AgentConfig, Stack
 from fastagent.connectors.sip.transfer import Transfers, target_of
@@ -54,9 +55,10 @@ class UserAgent:
         self._stack = Stack(config, token)
         self._in_dialog = InDialog(self._stack)
         self._transfers = Transfers(self._stack, self._in_dialog)
-        self._inbound = Inbound(self._stack, self._in_dialog)
-        self._in_call = InCall(self._stack, self._inbound, self._in_dialog, self._transfers)
-        self._outbound = Outbound(self._stack, self._in_dialog)
+        provisionals = Provisionals(self._stack)
+        self._inbound = Inbound(self._stack, self._in_dialog, provisionals)
+        self._in_call = InCall(self._stack, self._inbound, self._in_dialog, self._transfers, provisionals)
+        self._outbound = Outbound(self._stack, self._in_dialog, provisionals)
         self._registrations = Registrations(self._stack)
 
     @property

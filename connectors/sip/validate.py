@@ -3,7 +3,7 @@
 from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.headers import NameAddr
 from fastagent.connectors.sip.message import Request
-from fastagent.connectors.sip.requests import ALLOW, EXTENSIONS, KNOWN, Items
+from fastagent.connectors.sip.requests import ALLOW, EXTENSIONS, KNOWN, SUPPORTED, Items
 from fastagent.connectors.sip.uri import Uri
 
 _ONCE = ("From", "To", "Call-ID", "CSeq")
@@ -64,7 +64,7 @@ def check_method(request: Request) -> None:
     if request.method not in KNOWN:
         raise Refused(501, items=(("Allow", ALLOW),))
     if request.method not in _OFFERED and request.method != "REGISTER":
-        raise Refused(405, items=(("Allow", ALLOW), ("Supported", ", ".join(EXTENSIONS))))
+        raise Refused(405, items=(("Allow", ALLOW), ("Supported", SUPPORTED)))
     try:
         missing = [tag for tag in request.headers.listed("require") if tag.lower() not in EXTENSIONS]
     except Malformed:

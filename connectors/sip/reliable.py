@@ -1,0 +1,114 @@
+"""Provisional answers that must arrive (RFC 3262): numbered, repeated until a PRACK comes, and acknowledged by ours.
+
+they call    180/183 with RSeq, repeated --PRACK--> acknowledged; the 200 waits for that
+we call      180/183 with RSeq --> PRACK within the early dialog; an answer in it is the call's answer
+"""
+
+import re
+from functools import partial
+
+from fastagent.connectors.sip.actions import Address
+from fastagent.connectors.sip.call import Call, Early, Unacknowledged
+from fastagent.connectors.sip.dialog import dialog_of_callee
+from fastagent.connectors.sip.grammar import NUMBER, Malformed
+from fastagent.connectors.sip.message import Request, Response
+from fastagent.connectors.sip.requests import Items
+from fastagent.connectors.sip.stack import Stack
+from fastagent.connectors.sip.transaction import LIMIT, T1
+from fastagent.connectors.sip.validate import Refused
+
+TAG = "100rel"
+_RACK = re.compile(r"([0-9]{1,10})[ \t]+([0-9]{1,10})[ \t]+([A-Z]+)")
+
+
+class Provisionals:
+    """Both sides of it."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    # -- they call -------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def are_wanted(call: Call) -> bool:
+        """Whether the caller requires it."""
+        return call.invite is not None and TAG in call.invite.request.headers.tokens("require")
+
+    def send(self, call: Call, status: int, items: Items, body: bytes, now: float) -> None:
+        """Say 180 or 183, and repeat it until its PRACK. While one waits for that, another is left out (section 3)."""
+        assert call.invite is not None  # who asks has looked
+        if call.unacknowledged is not None:
+            return
+        call.rseq = call.rseq % 2**31 + 1 if call.rseq else 1 + int.from_bytes(self._stack.token(3), "big")
+        items = (*items, ("Require", TAG), ("RSeq", str(call.rseq)))
+        call.unacknowledged = Unacknowledged(T1)
+        self._stack.answer(call.invite, status, call.id, now, items=items, body=body)
+        self._stack.timers.start(call, "provisional", now + T1, partial(self._repeat, call))
+        self._stack.timers.start(call, "no_prack", now + LIMIT, partial(self._give_up, call))
+
+    def _repeat(self, call: Call, now: float) -> None:
+        assert call.invite is not None and call.unacknowledged is not None  # noqa: PT018  # the timer stops with it
+        self._stack.transactions.repeat(call.invite)
+        call.unacknowledged.interval_s *= 2
+        self._stack.timers.start(call, "provisional", now + call.unacknowledged.interval_s, partial(self._repeat, call))
+
+    def _give_up(self, call: Call, now: float) -> None:
+        """No PRACK in 32 s: the call cannot be (section 3)."""
+        assert call.invite is not None  # as above
+        self._stack.answer(call.invite, 504, call.id, now)
+        self._stack.end(call, "no_ack", 504)
+
+    def acknowledged(self, call: Call, request: Request, source: Address, now: float) -> None:
+        """Take a PRACK; whoever waits for it goes on.
+
+        Raises:
+            Refused: 481, it acknowledges nothing of ours; 488, it brings another offer.
+        """
+        match = _RACK.fullmatch(request.headers.get("rack") or "")
+        waiting = call.unacknowledged
+        if waiting is None or call.invite is None or match is None:
+            raise Refused(481)
+        if (int(match.group(1)), int(match.group(2)), match.group(3)) != (
+            call.rseq, call.invite.request.cseq.number, "INVITE",
+        ):  # fmt: skip
+            raise Refused(481)
+        if request.body:
+            raise Refused(488)
+        self._stack.answer(self._stack.transactions.accept(request, source), 200, call.id, now)
+        call.unacknowledged = None
+        self._stack.timers.stop(call, "provisional", "no_prack")
+        if waiting.then is not None:
+            waiting.then(now)
+
+    # -- we call ---------------------------------------------------------------------------------------------------
+
+    def received(self, call: Call, response: Response, now: float) -> bool:
+        """Acknowledge a provisional answer that wants it; False where it is a copy, or out of order (section 4)."""
+        number = response.headers.get("rseq") or ""
+        if TAG not in response.headers.tokens("require") or not NUMBER.fullmatch(number) or len(number) > 10:
+            return True
+        assert call.outgoing is not None  # it is its answer
+        early = call.early.get(response.to.tag)
+        if early is None:
+            try:
+                dialog = dialog_of_callee(call.outgoing.request, response, call.source)
+                dialog.addressed()
+            except Malformed:  # it cannot be acknowledged; the final answer will tell
+                return True
+            early = call.early[response.to.tag] = Early(dialog, int(number) - 1)
+        if int(number) != early.number + 1:
+            return False
+        early.number += 1
+        early.answer = response.body or early.answer
+        self._acknowledge(call, early, f"{number} {response.cseq}", now)
+        return True
+
+    def _acknowledge(self, call: Call, early: Early, rack: str, now: float) -> None:
+        _, _, to = early.dialog.addressed()
+        proof = call.digest.items("PRACK", early.dialog.target) if call.digest else ()
+        request = early.dialog.request("PRACK", self._stack.via(to), "", (("RAck", rack), *proof))
+        self._stack.transactions.request(request, to, _ignore, _ignore, now)
+
+
+def _ignore(answer: object, now: float) -> None:
+    """What is said to a PRACK changes nothing: the final answer of the INVITE tells."""
