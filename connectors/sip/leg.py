@@ -26,6 +26,7 @@ from fastagent.connectors.rtp.stream import MediaPlan, RtpStream
 from fastagent.connectors.sip.attended import Consultation, attended_transfer
 from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.hold_music import HoldMusic
+from fastagent.media.dtmf import ToneDetector, tones
 from fastagent.media.g711 import Int16Array
 
 _MEDIA_TIMEOUT_S = 30.0
@@ -69,9 +70,12 @@ class SipLeg:
         stream: its media.
         signalling: its user agent.
         music: what a caller hears whom we have put on hold.
+        inband: whether keys are heard and sent as tones, where there are no telephone events.
     """
 
-    def __init__(self, info: CallInfo, stream: RtpStream, signalling: Signalling, *, music: HoldMusic) -> None:
+    def __init__(
+        self, info: CallInfo, stream: RtpStream, signalling: Signalling, *, music: HoldMusic, inband: bool = False
+    ) -> None:
         self.info = info
         self.frames_dropped = 0
         self.capabilities: frozenset[Capability] = frozenset({"transfer", "dtmf", "hold"})
@@ -88,6 +92,9 @@ class SipLeg:
         self._music, self._music_at = music, 0
         self._holding = False
         """Whether it is us who hold the caller."""
+        self._inband = inband
+        self._detector: ToneDetector | None = None
+        self._listen_for_tones()
         self._on_hold = not _both_ways(stream.plan)
         if self._on_hold:
             self.happened(HoldBegan())
@@ -103,10 +110,16 @@ class SipLeg:
         if self._inbound is not None:
             heard = np.zeros_like(samples) if self._on_hold else samples
             self._inbound.push(heard.astype("<i2", copy=False).tobytes(), None, now)
+        for digit in self._detector.push(samples) if self._detector is not None else "":
+            self.key_received(digit, "tone")
         if self._holding:
             self._play_music()
         if self.stream.quiet_s(now) > (_HELD_S if self._on_hold else _MEDIA_TIMEOUT_S):
             self.happened(LegEnded(HangupReason.MEDIA_TIMEOUT))
+
+    def _listen_for_tones(self) -> None:
+        wanted = self._inband and self.stream.plan.receives_events is None
+        self._detector = (self._detector or ToneDetector(self.stream.rate_hz)) if wanted else None
 
     def _play_music(self) -> None:
         if self.stream.outbound.queued_s < _MUSIC_AHEAD_S:
@@ -125,6 +138,7 @@ class SipLeg:
     def media_changed(self, plan: MediaPlan) -> None:
         """The call was renegotiated."""
         self.stream.renegotiate(plan)
+        self._listen_for_tones()
         on_hold = not _both_ways(plan)
         if on_hold is not self._on_hold:
             self._on_hold = on_hold
@@ -178,9 +192,12 @@ class SipLeg:
         """A phone is told nothing."""
 
     async def send_dtmf(self, digits: str) -> None:
-        """Press keys: as telephone events, or by INFO where there are none."""
+        """Press keys: as telephone events; where there are none as tones, if those are wanted, else by INFO."""
         if self.stream.plan.event_type is not None:
             self.stream.outbound.press(digits)
+            return
+        if self._inband:
+            self._written = self.stream.write(tones(digits, self.stream.rate_hz))
             return
         for digit in digits:
             self._signalling.send_info(digit)

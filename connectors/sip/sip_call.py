@@ -90,7 +90,8 @@ class SipCall:
         )
         self._media = media
         info = replace(info, audio=AudioFormat("L16", stream.rate_hz))
-        self.leg = SipLeg(info, stream, self.signalling, music=self._equipment.music)
+        equipment = self._equipment
+        self.leg = SipLeg(info, stream, self.signalling, music=equipment.music, inband=equipment.inband_keys)
         legs.append(self.leg)
         self._equipment.ticker.add(self._tick)
         return self.leg

@@ -74,6 +74,22 @@ async def test_what_cannot_be_had_is_refused_and_told() -> None:
         assert (caller.places, callee.places) == (0, 0)
 
 
+@pytest.mark.parametrize("codec", [PCMU, G722], ids=lambda one: one.name)
+async def test_keys_are_tones_where_there_are_no_telephone_events_and_that_was_asked_for(
+    codec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastagent.connectors.sip.offer_answer._DTMF", {})
+    asked = {"codecs": (codec,), "inband_keys": True}
+    async with call(asked, {"inband_keys": True}) as (_, mine, _, theirs):
+        await mine.leg.send_dtmf("159#")
+        await until(lambda: theirs.keys == "159#")
+    async with call({"codecs": (codec,)}, {"inband_keys": True}) as (_, mine, _, theirs):
+        await mine.leg.send_dtmf("70")  # by INFO
+        await until(lambda: theirs.keys == "70")
+        mine.speak(0.2)
+        assert theirs.leg.stream.outbound.queued_s == 0  # type: ignore[attr-defined]
+
+
 # -- on hold -----------------------------------------------------------------------------------------------------------
 
 
