@@ -11,6 +11,7 @@ from fastagent.connectors.host import LegHost, Release
 from fastagent.connectors.leg import CallInfo, HangupReason, LegError
 from fastagent.connectors.rtp.ports import MediaPort, NoPortError, PortPool
 from fastagent.connectors.rtp.srtp import SrtpError
+from fastagent.connectors.rtp.stream import RtpStream
 from fastagent.connectors.sip.actions import (
     Action,
     Address,
@@ -64,6 +65,7 @@ class SipConnection:
         host: the gateway.
         ticker: the clock of all media.
         on_registered: told when the trunk knows us, and when not any more.
+        make_stream: makes streams, in place of `RtpStream`.
 
     Raises:
         OSError, MediaError: a file of the settings cannot be read.
@@ -78,6 +80,7 @@ class SipConnection:
         ticker: Ticker,
         *,
         on_registered: Callable[[bool], None] = lambda registered: None,
+        make_stream: Callable[..., RtpStream] = RtpStream,
     ) -> None:
         self._config, self._host, self._on_registered = config, host, on_registered
         self._tls = ServerTls(config.tls) if config.tls is not None else None
@@ -92,7 +95,8 @@ class SipConnection:
         self._reachable = self._media_host = config.public_host or own_address(config.host)
         low, high = config.rtp_ports
         self._ports = PortPool(low, high, config.host)
-        self._equipment = Equipment(self._ports, ticker, HoldMusic(config.hold_music), config.inband_keys)
+        music = HoldMusic(config.hold_music)
+        self._equipment = Equipment(self._ports, ticker, music, config.inband_keys, make_stream)
 
     @property
     def ports(self) -> dict[Transport, int]:

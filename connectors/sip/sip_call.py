@@ -30,6 +30,7 @@ class Equipment:
     ticker: Ticker
     music: HoldMusic
     inband_keys: bool = False
+    make_stream: Callable[..., RtpStream] = RtpStream
 
 
 class SipCall:
@@ -80,7 +81,7 @@ class SipCall:
             SrtpError: the keys are none.
         """
         legs: list[SipLeg] = []
-        stream = RtpStream(
+        stream = self._equipment.make_stream(
             self._equipment.ports,
             plan_of(media),
             on_audio=lambda samples, now: legs[0].audio_received(samples, now),

@@ -11,16 +11,17 @@ import aiohttp
 import numpy as np
 
 from fastagent.connectors.audiocodes.emulator import VoiceAiEmulator
-from fastagent.gateway.cli.phone import BasePhone, CallRefused
+from fastagent.gateway.cli.phone import FRAME, CallRefused
+from fastagent.gateway.cli.socket_phone import SocketPhone
 from fastagent.media.frame import PCMU_8K
 from fastagent.media.resample import StreamResampler
+from fastagent.media.rtp.network import NONE, Impairments
 
-_FRAME = PCMU_8K.frame_bytes
 _ACCEPT_S = 10.0
 _REDIAL_S = 0.5
 
 
-class AudiocodesPhone(BasePhone):
+class AudiocodesPhone(SocketPhone):
     """A call over AudioCodes.
 
     Args:
@@ -39,11 +40,12 @@ class AudiocodesPhone(BasePhone):
         token: str | None = None,
         barge_in: bool = False,
         cut_after: float | None = None,
+        impairments: Impairments = NONE,
         on_event: Callable[[str, str], None] = lambda name, detail: None,
         **emulator: Any,
     ) -> None:
         self.emulator = VoiceAiEmulator(caller=from_, callee=to, barge_in=barge_in, **emulator)
-        super().__init__(self.emulator.conversation_id, on_event)
+        super().__init__(self.emulator.conversation_id, on_event, impairments)
         self.resumed = 0
         self._url = webhook.replace("wss://", "https://", 1).replace("ws://", "http://", 1)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -54,7 +56,7 @@ class AudiocodesPhone(BasePhone):
 
     # -- the call --------------------------------------------------------------------------------------------------
 
-    async def _dial(self) -> None:
+    async def _connect_all(self) -> None:
         await self._connect(self.emulator.opening())
         if self._cut_after is not None:
             asyncio.get_running_loop().call_later(self._cut_after, self.cut)
@@ -128,9 +130,9 @@ class AudiocodesPhone(BasePhone):
                 self._down = self._down or StreamResampler(form.audio.rate_hz, PCMU_8K.rate_hz)
                 samples = self._down.push(samples)
             self._heard += PCMU_8K.encode(np.asarray(samples, np.int16))
-        frame = bytes(self._heard[:_FRAME])
-        del self._heard[:_FRAME]
-        return frame + PCMU_8K.silence(_FRAME - len(frame)), [] if self._socket.closed else messages
+        frame = bytes(self._heard[:FRAME])
+        del self._heard[:FRAME]
+        return frame + PCMU_8K.silence(FRAME - len(frame)), [] if self._socket.closed else messages
 
     def _keys(self, digits: str) -> str:
         return self.emulator.dtmf(digits)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ACTIONS = ("--say", "--wav", "--dtmf")
 
-Wire = Literal["twilio", "audiocodes"]
+Wire = Literal["twilio", "audiocodes", "sip"]
 
 
 class OrderedCommand(TyperCommand):
@@ -51,8 +51,13 @@ def call(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document at the end.")] = False,
     wire: Annotated[Wire, typer.Option(help="Whose wire to call over.")] = "twilio",
     url: Annotated[
-        str | None, typer.Option(help="The gateway's webhook.", show_default="http://127.0.0.1:8000/<wire>/webhook")
+        str | None,
+        typer.Option(
+            help="The gateway's webhook; for SIP whom to call.",
+            show_default="http://127.0.0.1:8000/<wire>/webhook, or sip:front_desk@127.0.0.1",
+        ),
     ] = None,
+    api: Annotated[str, typer.Option(help="SIP: where the gateway tells of its sessions.")] = "http://127.0.0.1:8000",
     public_url: Annotated[str | None, typer.Option(help="What Twilio would sign, if it is not the URL.")] = None,
     auth_token: Annotated[str | None, typer.Option(envvar="TWILIO_AUTH_TOKEN", help="Signs as Twilio does.")] = None,
     token: Annotated[
@@ -62,30 +67,58 @@ def call(
     cut_after: Annotated[
         float | None, typer.Option(help="AudioCodes: lose the connection then, and resume.", metavar="S")
     ] = None,
+    user: Annotated[str, typer.Option(help="SIP: the user, if the gateway asks.")] = "",
+    password: Annotated[str, typer.Option(envvar="SIP_PASSWORD", help="SIP: the password.")] = "",
+    codec: Annotated[list[str] | None, typer.Option(help="SIP: a codec of the phone's. May be repeated.")] = None,
+    srtp: Annotated[bool, typer.Option(help="SIP: encrypt media.")] = False,
+    tls_ca: Annotated[Path | None, typer.Option(help="SIP: verify TLS by these authorities.")] = None,
+    loss: Annotated[float, typer.Option(help="Lose this share of the caller's packets.", min=0, max=1)] = 0.0,
+    jitter: Annotated[float, typer.Option(help="Delay each by up to this.", metavar="MS", min=0, max=1000)] = 0.0,
+    reorder: Annotated[float, typer.Option(help="Let others overtake this share.", min=0, max=1)] = 0.0,
+    duplicate: Annotated[float, typer.Option(help="Send this share twice.", min=0, max=1)] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the four above.")] = 1,
     to: Annotated[str, typer.Option(help="The number that is called.")] = "+15550100002",
     from_: Annotated[str, typer.Option("--from", help="The caller's number.")] = "+15550100001",
 ) -> None:
-    """Call the gateway as a carrier would, speak, and listen, over a real socket.
+    """Call the gateway as a carrier or a softphone would, speak, and listen, over a real socket.
 
-    Actions happen in the order given, each once the agent has fallen silent.
+    Actions happen in the order given, each once the agent has fallen silent. Over SIP a bad network works on the
+    packets of both sides, over a carrier's socket on what the carrier gets of the caller.
     """
     from fastagent.gateway.cli.phone import CallRefused
+    from fastagent.media.rtp.network import Impairments
 
     actions = _ordered(ctx.meta["fastagent.actions"], say or [], wav or [], dtmf or [])
-    url = url or f"http://127.0.0.1:8000/{wire}/webhook"
-    given: dict[str, Any] = {"from_": from_, "to": to}
+    url = url or ("sip:front_desk@127.0.0.1" if wire == "sip" else f"http://127.0.0.1:8000/{wire}/webhook")
+    network = Impairments(loss, jitter / 1000, reorder, duplicate, seed=seed)
+    given: dict[str, Any] = {"from_": from_, "impairments": network}
     if wire == "twilio":
-        given |= {"auth_token": auth_token, "public_url": public_url}
+        given |= {"to": to, "auth_token": auth_token, "public_url": public_url}
+    elif wire == "audiocodes":
+        given |= {"to": to, "token": token, "barge_in": barge_in, "cut_after": cut_after}
     else:
-        given |= {"token": token, "barge_in": barge_in, "cut_after": cut_after}
+        given |= {"user": user, "password": password, "tls_ca": tls_ca, "srtp": "required" if srtp else "off"}
+        given |= {"codecs": _codecs(codec or [])}
+    watched = api if wire == "sip" else url
     try:
-        report = asyncio.run(_call(wire, url, actions, barge_in_after, stay, record, quiet=as_json, given=given))
+        report = asyncio.run(
+            _call(wire, url, watched, actions, barge_in_after, stay, record, quiet=as_json, given=given)
+        )
     except CallRefused as refused:
         _fail(as_json, refused.reason)
     except OSError as error:
         _fail(as_json, f"cannot reach {url}: {error}")
     if as_json:
         typer.echo(json.dumps(report, indent=2))
+
+
+def _codecs(names: list[str]) -> Any:
+    from fastagent.gateway.sip_settings import codecs_of
+
+    try:
+        return codecs_of(tuple(names))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--codec") from None
 
 
 def _fail(as_json: bool, reason: str) -> None:
@@ -146,14 +179,19 @@ def _phone(wire: Wire, url: str, given: dict[str, Any]) -> "BasePhone":
         from fastagent.gateway.cli.audiocodes_phone import AudiocodesPhone
 
         return AudiocodesPhone(url, **given)
-    from fastagent.gateway.cli.phone import Phone
+    if wire == "sip":
+        from fastagent.gateway.cli.sip_phone import SipPhone
 
-    return Phone(url, **given)
+        return SipPhone(url, **given)
+    from fastagent.gateway.cli.twilio_phone import TwilioPhone
+
+    return TwilioPhone(url, **given)
 
 
 async def _call(
     wire: Wire,
     url: str,
+    watched: str,
     actions: list[Action],
     barge_in_after: int | None,
     stay: float,
@@ -169,7 +207,7 @@ async def _call(
     display = Display(silent=quiet)
     async with _phone(wire, url, given) as phone:
         display.connected(url, phone.call_sid)
-        async with Watcher(url, phone.call_sid, display.turn) as watcher:
+        async with Watcher(watched, phone.call_sid, display.turn) as watcher:
             await phone.agent_quiet() if barge_in_after is None else await _into(phone, barge_in_after)
             for action in actions:
                 if phone.closed.is_set():

@@ -57,7 +57,11 @@ class Display:
         row("last sound to answer", milliseconds(report["response_ms"]))
         row("barge-in to clear", milliseconds(report["onset_to_clear_ms"]))
         row("holes in the answers", milliseconds(report["holes_ms"]))
-        if report["wire"]["violations"]:
-            row("[red]wire violations[/red]", "; ".join(report["wire"]["violations"]))
+        wire = report["wire"]
+        if "mos" in wire:
+            share, jitter = f"{100 * wire['loss']:.1f} % made up", f"{wire['jitter_ms']:.0f} ms jitter"
+            row("what the phone heard", f"{wire['codec']}, MOS {wire['mos']}, {share}, {jitter}")
+        if wire["violations"]:
+            row("[red]wire violations[/red]", "; ".join(wire["violations"]))
         self._console.print()
         self._console.print(table)

@@ -119,3 +119,68 @@ async def test_a_wav_of_another_rate_is_resampled(tmp_path: Path) -> None:
         await gateway.until("/readyz", 200)
         record = tmp_path / "call.wav"
         await report(gateway, "--wav", str(path), "--record", str(record))
+
+
+async def sip_report(port: int, gateway: Served, *arguments: str) -> dict[str, Any]:
+    code, out, err = await run(
+        *("--wire", "sip", "--url", f"sip:bench@127.0.0.1:{port}", "--api", gateway.url, "--json", *arguments)
+    )
+    assert code == 0, err
+    document: dict[str, Any] = json.loads(out)
+    return document
+
+
+async def test_a_call_by_sip_is_answered_recorded_and_reported(tmp_path: Path) -> None:
+    port, record = free_port(), tmp_path / "call.wav"
+    async with serve(SIP_PORT=str(port), **SCRIPTED) as gateway:
+        await gateway.until("/readyz", 200)
+        document = await sip_report(port, gateway, "--wav", str(QUESTION), "--dtmf", "1", "--record", str(record))
+        turns = document["session"]["turns"]
+        assert [turn["cause"] for turn in turns] == ["opening", "speech", "dtmf"]
+        assert all(turn["heard"] for turn in turns)
+        assert (document["ended_by"], document["session"]["end_reason"]) == ("caller", "caller_hung_up")
+        wire = document["wire"]
+        assert (wire["codec"], wire["lost"], wire["violations"]) == ("PCMU", 0, [])
+        assert wire["mos"] > 4
+        assert document["session"]["quality"]["received"] > 100
+        heard = read_wav(record)
+        assert abs(heard.duration_s - document["duration_s"]) < 0.03
+        code, out, _ = await run("--wire", "sip", "--url", f"sip:bench@127.0.0.1:{port}", "--wav", str(QUESTION))
+        assert code == 0
+        assert "what the phone heard" in out
+
+
+async def test_barging_in_by_sip_silences_the_agent_and_encrypted_wideband_works(tmp_path: Path) -> None:
+    port = free_port()
+    async with serve(SIP_PORT=str(port), **SCRIPTED) as gateway:
+        await gateway.until("/readyz", 200)
+        options = ("--wav", str(QUESTION), "--barge-in-after", "800", "--codec", "opus", "--srtp")
+        document = await sip_report(port, gateway, *options)
+    assert document["session"]["turns"][0]["interrupted"]
+    assert len(document["onset_to_clear_ms"]) == 1
+    assert document["wire"]["codec"] == "opus"
+
+
+async def test_a_bad_network_is_made_by_a_seed_on_every_wire() -> None:
+    port = free_port()
+    network = ("--loss", "0.1", "--jitter", "40", "--reorder", "0.05", "--duplicate", "0.05", "--seed", "7")
+    async with serve(SIP_PORT=str(port), **SCRIPTED) as gateway:
+        await gateway.until("/readyz", 200)
+        document = await sip_report(port, gateway, "--wav", str(QUESTION), *network)
+        quality = document["session"]["quality"]
+        assert 0.04 < quality["lost"] / (quality["lost"] + quality["received"]) < 0.18
+        assert min(quality["duplicates"], quality["reordered"], document["wire"]["concealed_frames"]) > 0
+        assert document["session"]["turns"][1]["heard"]
+        document = await report(gateway, "--wav", str(QUESTION), *network)
+        assert document["session"]["turns"][1]["heard"]
+
+
+async def test_a_gateway_that_takes_no_call_by_sip_is_a_clear_line() -> None:
+    code, out, _ = await run("--wire", "sip", "--json", "--url", f"sip:bench@127.0.0.1:{free_port()};transport=tcp")
+    assert (code, json.loads(out)) == (1, {"refused": "unreachable"})
+    code, out, _ = await run("--wire", "sip", "--json", "--url", "sip:")
+    assert code == 1
+    assert "no SIP address" in json.loads(out)["refused"]
+    code, _, err = await run("--wire", "sip", "--codec", "g729")
+    assert code == 2
+    assert "g729" in err

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from fastagent.gateway.app import Gateway
-from fastagent.gateway.cli.phone import Phone
+from fastagent.gateway.cli.twilio_phone import TwilioPhone
 from fastagent.gateway.settings import Settings
 from fastagent.media.speech.contracts import Speech
 from fastagent.media.speech.scripted import ScriptedStt, ScriptedTts
@@ -62,7 +62,7 @@ async def test_speech_that_cannot_be_loaded_is_unhealthy_and_calls_hear_busy(cap
 async def test_a_live_call_is_in_the_list_the_details_and_the_metrics() -> None:
     async with gateway() as (one, http):
         await one.wait_ready()
-        async with Phone(f"http://127.0.0.1:{one.port}/twilio/webhook") as phone:
+        async with TwilioPhone(f"http://127.0.0.1:{one.port}/twilio/webhook") as phone:
             await phone.agent_started.wait()
             async with http.get("/sessions") as answer:
                 body = await answer.json()

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastagent.gateway.app import Gateway
-from fastagent.gateway.cli.phone import Phone
+from fastagent.gateway.cli.twilio_phone import TwilioPhone
 from fastagent.gateway.record import STAGES
 from fastagent.gateway.settings import Settings
 from fastagent.media.vad.engine import EnergyVad
@@ -62,7 +62,7 @@ async def test_what_calls_did_is_what_the_metrics_say() -> None:
     async with Gateway(settings, make_vad=EnergyVad) as one, aiohttp.ClientSession() as http:
         await one.wait_ready()
         url = f"http://127.0.0.1:{one.port}"
-        async with Phone(f"{url}/twilio/webhook") as phone:
+        async with TwilioPhone(f"{url}/twilio/webhook") as phone:
             await phone.agent_quiet()
             phone.say(ulaw_tone(0.6))
             await phone.said()

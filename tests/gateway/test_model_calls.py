@@ -14,7 +14,7 @@ from fastagent.afsm.llm import LlmError, LlmRequest, TextDelta, ToolCall
 from fastagent.connectors.leg import HangupReason
 from fastagent.gateway import phrases
 from fastagent.gateway.app import Gateway
-from fastagent.gateway.cli.phone import Phone
+from fastagent.gateway.cli.twilio_phone import TwilioPhone
 from fastagent.gateway.settings import Settings
 from fastagent.media.vad.engine import EnergyVad
 from tests.support.audio import speech
@@ -138,7 +138,7 @@ async def test_a_real_call_to_an_agent_in_a_file_with_a_model_behind_a_real_endp
         )
         async with Gateway(settings, make_vad=EnergyVad) as gateway:
             await gateway.wait_ready()
-            async with Phone(f"http://127.0.0.1:{gateway.port}/twilio/webhook") as phone:
+            async with TwilioPhone(f"http://127.0.0.1:{gateway.port}/twilio/webhook") as phone:
                 assert await phone.agent_quiet()
                 phone.say(speech(1.0))
                 async with asyncio.timeout(15):

@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from fastagent.gateway.cli.phone import CallRefused, Phone
+from fastagent.gateway.cli.phone import CallRefused
+from fastagent.gateway.cli.twilio_phone import TwilioPhone
 from tests.support.process import serve
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
@@ -20,23 +21,23 @@ async def test_it_is_alive_before_it_is_ready_and_calls_before_that_hear_busy() 
         await gateway.until("/livez", 200)
         assert await gateway.status("/readyz") == 503
         with pytest.raises(CallRefused) as refused:
-            async with Phone(gateway.webhook):
+            async with TwilioPhone(gateway.webhook):
                 pass
         assert refused.value.reason == "busy"
         await gateway.until("/readyz", 200)
-        async with Phone(gateway.webhook) as phone:
+        async with TwilioPhone(gateway.webhook) as phone:
             await asyncio.wait_for(phone.agent_started.wait(), 5)
 
 
 async def test_sigterm_refuses_new_calls_and_lets_live_ones_finish() -> None:
     async with serve(**SCRIPTED) as gateway:
         await gateway.until("/readyz", 200)
-        async with Phone(gateway.webhook) as phone:
+        async with TwilioPhone(gateway.webhook) as phone:
             await asyncio.wait_for(phone.agent_started.wait(), 5)
             gateway.process.send_signal(signal.SIGTERM)
             await gateway.until("/readyz", 503, patience_s=5)
             with pytest.raises(CallRefused):
-                async with Phone(gateway.webhook):
+                async with TwilioPhone(gateway.webhook):
                     pass
             assert await phone.agent_quiet()  # the greeting is heard to its end
             assert not phone.closed.is_set()
@@ -54,7 +55,7 @@ async def test_sigterm_refuses_new_calls_and_lets_live_ones_finish() -> None:
 async def test_calls_that_are_left_hear_a_goodbye(signals: list[signal.Signals], drain: str) -> None:
     async with serve(**SCRIPTED, FASTAGENT_DRAIN_SECONDS=drain) as gateway:
         await gateway.until("/readyz", 200)
-        async with Phone(gateway.webhook) as phone:
+        async with TwilioPhone(gateway.webhook) as phone:
             assert await phone.agent_quiet()
             before = phone.emulator.received_bytes
             for one in signals:
@@ -109,16 +110,16 @@ async def test_f27_an_unknown_default_agent_is_named() -> None:
 async def test_the_call_after_the_last_place_hears_busy_and_a_place_given_back_is_taken_again() -> None:
     async with serve(**SCRIPTED, MAX_SESSIONS="2") as gateway:
         await gateway.until("/readyz", 200)
-        async with Phone(gateway.webhook), Phone(gateway.webhook) as second:
+        async with TwilioPhone(gateway.webhook), TwilioPhone(gateway.webhook) as second:
             with pytest.raises(CallRefused) as refused:
-                async with Phone(gateway.webhook):
+                async with TwilioPhone(gateway.webhook):
                     pass
             assert refused.value.reason == "busy"
             await second.hang_up()
             async with asyncio.timeout(5):
                 while True:
                     try:
-                        async with Phone(gateway.webhook):
+                        async with TwilioPhone(gateway.webhook):
                             break
                     except CallRefused:
                         await asyncio.sleep(0.05)

@@ -119,9 +119,9 @@ async def test_spans_reach_an_endpoint_when_the_gateway_stops() -> None:
             FASTAGENT_SPEECH="scripted", FASTAGENT_DEFAULT_AGENT="bench", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint
         ) as served:
             await served.until("/readyz", 200)
-            from fastagent.gateway.cli.phone import Phone
+            from fastagent.gateway.cli.twilio_phone import TwilioPhone
 
-            async with Phone(served.webhook) as phone:
+            async with TwilioPhone(served.webhook) as phone:
                 await phone.agent_started.wait()
                 await phone.hang_up()
             served.process.terminate()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from fastagent.afsm.understand import words
-from fastagent.gateway.cli.phone import Phone
+from fastagent.gateway.cli.twilio_phone import TwilioPhone
 from fastagent.gateway.cli.watch import Watcher
 from fastagent.media.frame import PCMU_8K
 from fastagent.media.level import frame_levels_db
@@ -25,14 +25,14 @@ from tests.support.voices import voice
 
 pytestmark = [pytest.mark.real, pytest.mark.call, pytest.mark.timeout(300)]
 
-Script = Callable[[Phone], Awaitable[None]]
+Script = Callable[[TwilioPhone], Awaitable[None]]
 
 
 @dataclass
 class Result:
     """What became of a call."""
 
-    phone: Phone
+    phone: TwilioPhone
     session: dict[str, Any]
     recognised: str
 
@@ -45,7 +45,7 @@ def speaking(name: str, *sentences: str) -> Script:
     """A caller who says these, each once the agent has fallen silent."""
     said = [voice(name, sentence) for sentence in sentences]
 
-    async def script(phone: Phone) -> None:
+    async def script(phone: TwilioPhone) -> None:
         await phone.agent_quiet()
         for payload in said:
             phone.say(payload)
@@ -55,7 +55,7 @@ def speaking(name: str, *sentences: str) -> Script:
     return script
 
 
-async def pressing(phone: Phone) -> None:
+async def pressing(phone: TwilioPhone) -> None:
     """A caller who only presses keys."""
     for digits in ("1", "3", "5551234#", "1"):
         await phone.agent_quiet()
@@ -63,7 +63,7 @@ async def pressing(phone: Phone) -> None:
     await phone.agent_quiet()
 
 
-async def keeping_silent(phone: Phone) -> None:
+async def keeping_silent(phone: TwilioPhone) -> None:
     """A caller who never says anything."""
 
 
@@ -104,8 +104,8 @@ async def _all() -> dict[str, Result]:
     async with serve(FASTAGENT_SPEECH="embedded") as gateway:
         await gateway.until("/readyz", 200)
 
-        async def one(script: Script) -> tuple[Phone, dict[str, Any]]:
-            async with line, Phone(gateway.webhook) as phone:
+        async def one(script: Script) -> tuple[TwilioPhone, dict[str, Any]]:
+            async with line, TwilioPhone(gateway.webhook) as phone:
                 async with Watcher(gateway.webhook, phone.call_sid, lambda turn: None) as watcher:
                     await script(phone)
                     async with asyncio.timeout(60):

@@ -1,7 +1,5 @@
 """A network for RTP: packets with delay, jitter, loss, duplicates and reordering from a seeded source; clocks drift."""
 
-import heapq
-import random
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +7,7 @@ import numpy as np
 from fastagent.media.g711 import Int16Array, ulaw_encode
 from fastagent.media.rtp.codecs import G711
 from fastagent.media.rtp.inbound import RtpInbound
+from fastagent.media.rtp.network import Impairments, Network
 from fastagent.media.rtp.packet import RtpPacket
 
 FRAME = 160
@@ -37,22 +36,19 @@ def arrivals(
     keep_order: bool = False,
 ) -> Iterator[tuple[float, RtpPacket]]:
     """Yield packets at their times, in order of arrival; `jitter_s` is the range of an even distribution."""
-    rng = random.Random(seed)
-    queue: list[tuple[float, int, RtpPacket]] = []
-    last = 0.0
+    does = Impairments(loss, jitter_s, 0.0, duplicate, delay_s, in_order=keep_order, seed=seed)
+    network: Network[RtpPacket] = Network(does)
     for at, packet in enumerate(packets):
         sent = at * ptime_ms / 1000 * (1 + drift)
-        if rng.random() < loss:
-            continue
-        when = sent + delay_s + rng.uniform(0, jitter_s)
-        if keep_order:
-            when = last = max(last, when)
-        heapq.heappush(queue, (when, at, packet))
-        if rng.random() < duplicate:
-            heapq.heappush(queue, (when + 0.01, at, packet))
-    while queue:
-        when, _, packet = heapq.heappop(queue)
-        yield when, packet
+        yield from _until(network, sent)
+        network.push(packet, sent)
+    yield from _until(network, float("inf"))
+
+
+def _until(network: Network[RtpPacket], end: float) -> Iterator[tuple[float, RtpPacket]]:
+    while (at := network.next_at) is not None and at <= end:
+        for packet in network.due(at):
+            yield at, packet
 
 
 def received(inbound: RtpInbound, stream: Iterator[tuple[float, RtpPacket]], seconds: float) -> Int16Array:

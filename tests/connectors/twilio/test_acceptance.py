@@ -27,7 +27,7 @@ from fastagent.connectors.twilio import tickets
 from fastagent.connectors.twilio.emulator import StreamEmulator
 from fastagent.connectors.twilio.signature import sign
 from fastagent.gateway.app import Gateway
-from fastagent.gateway.cli.phone import Phone
+from fastagent.gateway.cli.twilio_phone import TwilioPhone
 from fastagent.media.frame import AudioFormat
 from fastagent.media.speech.contracts import SttStream
 from tests.support.audio import loud_frames, ulaw_tone
@@ -169,10 +169,10 @@ class Ear(StreamEmulator):
         return [what for _, kind, what in self.log if kind == "received" and event in ("", what["event"])]
 
 
-def phone(world: World, agent_id: str) -> tuple[Phone, Ear]:
+def phone(world: World, agent_id: str) -> tuple[TwilioPhone, Ear]:
     """Return a phone in real time, and what it notes."""
     path = f"{WEBHOOK}?agent_id={agent_id}"
-    one = Phone(world.twilio.base + path, auth_token=TOKEN, public_url=ORIGIN + path)
+    one = TwilioPhone(world.twilio.base + path, auth_token=TOKEN, public_url=ORIGIN + path)
     ear = Ear(call_sid=one.call_sid, stream_sid=one.emulator.stream_sid)
     one.emulator = ear
     return one, ear
@@ -182,7 +182,7 @@ def phone(world: World, agent_id: str) -> tuple[Phone, Ear]:
 class Recorded:
     """A call that was made once, for several points to look at."""
 
-    phone: Phone
+    phone: TwilioPhone
     ear: Ear
     details: dict[str, Any]
 

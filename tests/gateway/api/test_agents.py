@@ -10,7 +10,8 @@ from aiohttp import web
 from fastagent.afsm.llm import LlmError, LlmRequest
 from fastagent.afsm.openai_llm import OpenAiConfig, OpenAiLlm
 from fastagent.gateway.agent_files import examine_document
-from fastagent.gateway.cli.phone import CallRefused, Phone
+from fastagent.gateway.cli.phone import CallRefused
+from fastagent.gateway.cli.twilio_phone import TwilioPhone
 from tests.gateway.api import DOCUMENT, Rest, call, served, talker
 from tests.support.carrier import Speaks, agent
 from tests.support.fake_openai import Reply as ModelReply
@@ -79,7 +80,7 @@ async def test_a_posted_agent_speaks_on_a_socket() -> None:
 async def test_a_posted_agent_answers_the_phone_that_names_it_in_the_webhooks_query() -> None:
     async with served() as rest:
         await rest.configure("posted", talker("Hello from REST."))
-        async with Phone(f"{rest.url}/twilio/webhook?agent_id=posted") as phone:
+        async with TwilioPhone(f"{rest.url}/twilio/webhook?agent_id=posted") as phone:
             await asyncio.wait_for(phone.agent_started.wait(), 10)
             (entry,) = (await rest.get("/sessions?agent_id=posted")).body["active_sessions"]
             assert (entry["call_id"], entry["current_state"]) == (phone.call_sid, "greet")
@@ -615,7 +616,7 @@ async def test_a_phone_without_a_place_hears_busy_whatever_agent_it_names() -> N
         await rest.configure("posted")
         async with call(rest, "posted"):
             with pytest.raises(CallRefused, match="busy"):
-                async with Phone(f"{rest.url}/twilio/webhook?agent_id=posted"):
+                async with TwilioPhone(f"{rest.url}/twilio/webhook?agent_id=posted"):
                     pass
 
 

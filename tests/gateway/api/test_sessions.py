@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fastagent.connectors.leg import HangupReason
-from fastagent.gateway.cli.phone import Phone
+from fastagent.gateway.cli.twilio_phone import TwilioPhone
 from tests.gateway.api import Rest, call, eventually, served, talker
 from tests.support.carrier import (
     ACCOUNT,
@@ -169,7 +169,7 @@ async def test_a_goodbye_has_the_grace_that_it_was_given() -> None:
 async def test_delete_really_hangs_the_phone_up() -> None:
     async with served() as rest:
         await rest.configure("posted", talker(LONG))
-        async with Phone(f"{rest.url}/twilio/webhook?agent_id=posted") as phone:
+        async with TwilioPhone(f"{rest.url}/twilio/webhook?agent_id=posted") as phone:
             await asyncio.wait_for(phone.agent_started.wait(), 10)
             (entry,) = (await rest.get("/sessions")).body["active_sessions"]
             assert (await rest.delete(f"/sessions/{entry['session_id']}")).status == 200
@@ -246,7 +246,7 @@ async def test_keys_are_sent_where_the_leg_can_and_refused_with_what_it_can_wher
             assert told["digits"] == "12*#A"
             for digits in ("", "x", "1" * 65, "1 2", "１"):
                 assert (await rest.post(f"/sessions/{one.id}/dtmf", {"digits": digits})).paths == ["digits"]
-        async with Phone(f"{rest.url}/twilio/webhook"):
+        async with TwilioPhone(f"{rest.url}/twilio/webhook"):
             (entry,) = (await rest.get("/sessions")).body["active_sessions"]
             refused = await rest.post(f"/sessions/{entry['session_id']}/dtmf", {"digits": "1"})
             assert (refused.status, refused.body["code"]) == (409, "invalid_state")
