@@ -211,7 +211,7 @@ class Gateway:
             TwilioConnection(self.twilio, self),
             AudiocodesConnection(self.audiocodes, self),
             SocketConnection(self._socket_config(), self),
-            WebRtcConnection(WebRtcConfig(error_response, self.settings.ice_servers), self),
+            WebRtcConnection(WebRtcConfig(error_response, self.settings.ice_servers), self, self._ticker),
         ]
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[one_shape])
         app.add_routes(HttpSurface(self).routes())

@@ -75,7 +75,6 @@ class RtpStream:
     Args:
         on_audio: given 20 ms of the caller's audio on each tick.
         on_key: given a key.
-        on_position: given how many samples of ours have been sent, after each tick that sent some.
         port: one of the pool that was opened before anything was negotiated.
     """
 
@@ -86,13 +85,12 @@ class RtpStream:
         *,
         on_audio: Callable[[Int16Array, float], None],
         on_key: Callable[[str], None],
-        on_position: Callable[[int], None] = lambda samples: None,
         port: MediaPort | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
         self._pool = pool
-        self._on_audio, self._on_key, self._on_position = on_audio, on_key, on_position
+        self._on_audio, self._on_key = on_audio, on_key
         self.counts = StreamCounts()
         self.plan = plan
         self._codec = codec(plan.codec, plan.clock_hz)
@@ -105,7 +103,6 @@ class RtpStream:
         self._far = _Far()
         self._cname = f"{random.getrandbits(64):016x}"
         self._report_at = now + self._report_interval()
-        self._written = self._sent = 0
         self._quiet_since = now
         self._closed = False
         self.port = port or pool.open(now)
@@ -213,20 +210,12 @@ class RtpStream:
 
     def tick(self, now: float) -> None:
         """Move both ways by 20 ms."""
-        self._send_due(now)
+        for data in self.outbound.tick(now):
+            self._send(self.port.media, data if self.plan.srtp_out is None else self.plan.srtp_out.protect(data))
         self._on_audio(self.inbound.tick(now), now)
         if now >= self._report_at:
             self._report_at = now + self._report_interval()
             self._send_report()
-
-    def _send_due(self, now: float) -> None:
-        before = self.outbound.queued_samples
-        for data in self.outbound.tick(now):
-            self._send(self.port.media, data if self.plan.srtp_out is None else self.plan.srtp_out.protect(data))
-        taken = before - self.outbound.queued_samples
-        if taken > 0:
-            self._sent += taken
-            self._on_position(self._sent)
 
     def _send(self, way: socket.socket, data: bytes, to: Address | None = None) -> None:
         address = to or self._rules.destination
@@ -256,19 +245,6 @@ class RtpStream:
             data = self.plan.srtp_out.protect_rtcp(data)
         host, port = self._rules.destination
         self._send(self.port.control, data, self.plan.remote_rtcp or (host, port + 1))
-
-    # -- our audio -----------------------------------------------------------------------------------------------------
-
-    def write(self, samples: Int16Array) -> int:
-        """Queue audio; return the position of its end, in samples of ours since the beginning."""
-        self.outbound.write(samples)
-        self._written += len(samples)
-        return self._written
-
-    def clear(self) -> None:
-        """Drop what is queued, with a short fade."""
-        self._written -= self.outbound.clear()
-        self._sent = min(self._sent, self._written)
 
     def quiet_s(self, now: float) -> float:
         """How long nothing has been received, since the call or its last change began."""

@@ -1,7 +1,6 @@
 """A SIP call as a leg: signalling by the user agent, media by an RTP stream, both driven by their shells."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
@@ -84,8 +83,7 @@ class SipLeg:
         self._events = LegEvents()
         self._loop = asyncio.get_running_loop()
         self._inbound: InboundSink | None = None
-        self._marks: deque[tuple[int, str]] = deque()
-        self._written = 0
+        self._voice = stream.outbound.queue
         self._key: tuple[str, str, float] = ("", "", 0.0)  # digit, by what way, when
         self._transferring: asyncio.Future[int] | None = None
         self._changing: asyncio.Future[bool] | None = None
@@ -107,6 +105,8 @@ class SipLeg:
 
     def audio_received(self, samples: Int16Array, now: float) -> None:
         """The stream brings 20 ms on each tick; on hold it is music, or nothing, and counts as silence."""
+        for name in self._voice.reached():
+            self.happened(MarkReached(name))
         if self._inbound is not None:
             heard = np.zeros_like(samples) if self._on_hold else samples
             self._inbound.push(heard.astype("<i2", copy=False).tobytes(), None, now)
@@ -122,9 +122,9 @@ class SipLeg:
         self._detector = (self._detector or ToneDetector(self.stream.rate_hz)) if wanted else None
 
     def _play_music(self) -> None:
-        if self.stream.outbound.queued_s < _MUSIC_AHEAD_S:
+        if self._voice.queued_s < _MUSIC_AHEAD_S:
             samples, self._music_at = self._music.take(self.stream.rate_hz, self._music_at)
-            self._written = self.stream.write(samples)
+            self._voice.write(samples)
 
     def key_received(self, digit: str, way: str) -> None:
         """A key, by RTP, INFO or tone; the same one by another way within a moment is the same."""
@@ -165,16 +165,11 @@ class SipLeg:
     def send_audio(self, payload: bytes) -> None:
         """Queue audio; the stream's clock sends it."""
         if not self._events.ended.is_set():
-            self._written = self.stream.write(np.frombuffer(payload, "<i2").astype(np.int16, copy=False))
+            self._voice.write(np.frombuffer(payload, "<i2").astype(np.int16, copy=False))
 
     def send_mark(self, name: str) -> None:
         """Queue a mark behind the audio so far."""
-        self._marks.append((self._written, name))
-
-    def played(self, position: int) -> None:
-        """The stream has sent so many of our samples."""
-        while self._marks and self._marks[0][0] <= position:
-            self.happened(MarkReached(self._marks.popleft()[1]))
+        self._voice.mark(name)
 
     def quality(self) -> Mapping[str, Any] | None:
         """Return the record of the stream so far."""
@@ -185,8 +180,7 @@ class SipLeg:
 
     def clear(self) -> None:
         """Drop what is queued; nothing is buffered beyond but the phone's own few frames."""
-        self._marks.clear()
-        self.stream.clear()
+        self._voice.clear()
 
     def notify(self, notice: Notice) -> None:
         """A phone is told nothing."""
@@ -197,7 +191,7 @@ class SipLeg:
             self.stream.outbound.press(digits)
             return
         if self._inband:
-            self._written = self.stream.write(tones(digits, self.stream.rate_hz))
+            self._voice.write(tones(digits, self.stream.rate_hz))
             return
         for digit in digits:
             self._signalling.send_info(digit)

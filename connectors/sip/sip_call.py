@@ -86,7 +86,6 @@ class SipCall:
             plan_of(media),
             on_audio=lambda samples, now: legs[0].audio_received(samples, now),
             on_key=lambda digit: legs[0].key_received(digit, "rtp"),
-            on_position=lambda position: legs[0].played(position),
             port=self._port,
         )
         self._media = media

@@ -14,6 +14,7 @@ from fastagent.connectors.host import LegHost
 from fastagent.connectors.leg import CallInfo, HangupReason, LegEnded
 from fastagent.connectors.webrtc.page import PAGE
 from fastagent.media.frame import AudioFormat
+from fastagent.media.ticker import Ticker
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ class WebRtcConnection:
 
     name = _SURFACE
 
-    def __init__(self, config: WebRtcConfig, host: LegHost) -> None:
-        self._config, self._host = config, host
+    def __init__(self, config: WebRtcConfig, host: LegHost, ticker: Ticker) -> None:
+        self._config, self._host, self._ticker = config, host, ticker
         self._calls: set[asyncio.Task[None]] = set()
 
     def routes(self) -> list[web.RouteDef]:
@@ -131,11 +132,12 @@ class WebRtcConnection:
         peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         session_id = f"sess_{secrets.token_hex(16)}"
         metadata = {str(name)[:64]: str(value)[:256] for name, value in list(offer.get("metadata", {}).items())[:50]}
-        leg = WebRtcLeg(peer, _info(session_id, metadata))
+        leg = WebRtcLeg(peer, _info(session_id, metadata), self._ticker)
         peer.on("track", leg.track_received)
         peer.on("datachannel", leg.channel_opened)
         try:
             await peer.setRemoteDescription(RTCSessionDescription(offer["sdp"], "offer"))
+            _only_opus(peer)
             await peer.setLocalDescription(await peer.createAnswer())
         except BaseException as fault:
             await leg.aclose()
@@ -164,6 +166,7 @@ class WebRtcConnection:
             async with asyncio.timeout(_CONNECT_S):
                 await connected.wait()
             if peer.connectionState == "connected":
+                leg.connected()
                 await self._host.converse(leg, agent_id)
         except TimeoutError:
             _log.warning("a browser did not connect", extra={"session_id": leg.info.call_id})
@@ -173,6 +176,17 @@ class WebRtcConnection:
             if leg.dropped_messages:
                 self._host.protocol_error(_SURFACE, "message", leg.dropped_messages)
             await leg.aclose()
+
+
+def _only_opus(peer: Any) -> None:
+    """Every browser has it (RFC 7874), and it is the one that our side of the media speaks."""
+    from aiortc import RTCRtpReceiver
+
+    can = RTCRtpReceiver.getCapabilities("audio")
+    opus = [one for one in can.codecs if one.mimeType.lower() == "audio/opus"] if can else []
+    for transceiver in peer.getTransceivers():
+        if transceiver.kind == "audio":
+            transceiver.setCodecPreferences(opus)
 
 
 def _info(session_id: str, metadata: dict[str, str]) -> CallInfo:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,11 @@ from fastagent.connectors.leg import (
     TextReceived,
 )
 from fastagent.connectors.notices import Notice
-from fastagent.connectors.webrtc.track import RATE_HZ, AgentTrack
-from fastagent.media.resample import StreamResampler
+from fastagent.connectors.webrtc.reception import received_by
+from fastagent.connectors.webrtc.track import AgentTrack
+from fastagent.media.rtp.inbound import RtpInbound
+from fastagent.media.rtp.quality import quality_of
+from fastagent.media.ticker import Ticker
 
 _log = logging.getLogger(__name__)
 
@@ -37,25 +40,30 @@ _MAX_TEXT = 4000
 _MAX_MESSAGE = 16 * 1024
 _MAX_BUFFERED = 1 << 20  # bytes on the data channel that nobody reads
 _MEDIA_TIMEOUT_S = 30.0
+_STATS_S = 2.0
 
 
 class WebRtcLeg(NoHold):
     """One peer connection."""
 
-    def __init__(self, peer: RTCPeerConnection, info: CallInfo) -> None:
+    def __init__(self, peer: RTCPeerConnection, info: CallInfo, ticker: Ticker) -> None:
         self.info = info
         self.frames_dropped = 0
         self.capabilities: frozenset[Capability] = frozenset()
         self.dropped_messages = 0
-        self._peer, self._track = peer, AgentTrack()
+        self._peer, self._ticker, self._track = peer, ticker, AgentTrack()
+        self._voice = self._track.queue
         self._events = LegEvents()
         self._inbound: InboundSink | None = None
+        self._received: RtpInbound | None = None
         self._channel: RTCDataChannel | None = None
         self._early: list[str] = []
         self._loop = asyncio.get_running_loop()
-        self._reading: asyncio.Task[None] | None = None
-        self._marking = asyncio.create_task(self._follow_marks(), name="webrtc-marks")
-        peer.addTrack(self._track)
+        self._opened_at = self._loop.time()
+        self._round_trip_s: float | None = None
+        self._far_loss: float | None = None
+        self._watching: list[asyncio.Task[None]] = []
+        self._sender = peer.addTrack(self._track)
 
     # -- in --------------------------------------------------------------------------------------------------------
 
@@ -65,24 +73,46 @@ class WebRtcLeg(NoHold):
 
     def track_received(self, track: MediaStreamTrack) -> None:
         """The browser's microphone."""
-        if track.kind == "audio" and self._reading is None:
-            self._reading = asyncio.create_task(self._read(track), name="webrtc-audio")
+        if track.kind != "audio" or self._received is not None:
+            return
+        receiver = next(one.receiver for one in self._peer.getTransceivers() if one.receiver.track is track)
+        self._received = received_by(receiver, self._loop.time)
+        self._watching.append(asyncio.create_task(self._watch(track), name="webrtc-track"))
 
-    async def _read(self, track: MediaStreamTrack) -> None:
-        resampler: StreamResampler | None = None
+    def connected(self) -> None:
+        """Begin to send and to listen."""
+        self._opened_at = self._loop.time()
+        self._ticker.add(self._tick)
+        self._watching.append(asyncio.create_task(self._measure(), name="webrtc-stats"))
+
+    def _tick(self, now: float) -> None:
+        self._track.tick()
+        for name in self._voice.reached():
+            self.happened(MarkReached(name))
+        heard_at = self._opened_at
+        if self._received is not None:
+            samples = self._received.tick(now)
+            heard_at = max(heard_at, self._received.last_packet_at or 0.0)
+            if self._inbound is not None:
+                self._inbound.push(samples.astype("<i2", copy=False).tobytes(), None, now)
+        if now - heard_at > _MEDIA_TIMEOUT_S:
+            self.happened(LegEnded(HangupReason.MEDIA_TIMEOUT))
+
+    async def _watch(self, track: MediaStreamTrack) -> None:
+        """The track has no frames for us any more, but tells its end."""
         try:
             while True:
-                async with asyncio.timeout(_MEDIA_TIMEOUT_S):
-                    frame: Any = await track.recv()
-                samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels)).mean(axis=1)
-                resampler = resampler or StreamResampler(frame.sample_rate, RATE_HZ)
-                payload = resampler.push(np.asarray(samples, np.int16)).astype("<i2").tobytes()
-                if self._inbound is not None and payload:
-                    self._inbound.push(payload, None, self._loop.time())
+                await track.recv()
         except MediaStreamError:
             self.happened(LegEnded(HangupReason.CONNECTION_LOST))
-        except TimeoutError:
-            self.happened(LegEnded(HangupReason.MEDIA_TIMEOUT))
+
+    async def _measure(self) -> None:
+        """Ask aiortc what the browser reports of our packets."""
+        while True:
+            await asyncio.sleep(_STATS_S)
+            for one in (await self._sender.getStats()).values():
+                if one.type == "remote-inbound-rtp":
+                    self._round_trip_s, self._far_loss = one.roundTripTime, one.fractionLost / 256
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """The browser has opened a data channel."""
@@ -114,30 +144,31 @@ class WebRtcLeg(NoHold):
     # -- out -------------------------------------------------------------------------------------------------------
 
     def send_audio(self, payload: bytes) -> None:
-        """Queue audio; the track's clock sends it."""
-        self._track.write(np.frombuffer(payload, "<i2").astype(np.int16, copy=False))
+        """Queue audio; the shared clock sends it."""
+        self._voice.write(np.frombuffer(payload, "<i2").astype(np.int16, copy=False))
 
     def send_mark(self, name: str) -> None:
         """Queue a mark behind the audio so far."""
-        self._track.mark(name)
+        self._voice.mark(name)
 
-    async def _follow_marks(self) -> None:
-        while True:
-            await self._track.moved.wait()
-            self._track.moved.clear()
-            while self._track.reached:
-                self.happened(MarkReached(self._track.reached.popleft()))
-
-    def quality(self) -> None:
-        """aiortc's own jitter buffer does not tell."""
+    def quality(self) -> Mapping[str, Any] | None:
+        """Return the record of the media so far; None before there was any."""
+        if self._received is None:
+            return None
+        return quality_of(
+            self._received,
+            codec="opus",
+            packets_sent=self._track.packets_sent,
+            round_trip_s=self._round_trip_s,
+            far_loss=self._far_loss,
+        ).details()
 
     def flush(self) -> None:
         """Nothing to say: a stream has no answers in it."""
 
     def clear(self) -> None:
         """Drop what is queued; nothing is buffered beyond."""
-        self._track.clear()
-        self._track.reached.clear()
+        self._voice.clear()
 
     def notify(self, notice: Notice) -> None:
         """Tell the page."""
@@ -175,10 +206,10 @@ class WebRtcLeg(NoHold):
     async def aclose(self) -> None:
         """Release everything; may be called twice."""
         self._events.put(LegEnded(HangupReason.INTERNAL_ERROR))
-        tasks = [task for task in (self._reading, self._marking) if task is not None]
-        for task in tasks:
+        self._ticker.remove(self._tick)
+        for task in self._watching:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._watching, return_exceptions=True)
         self._track.stop()
         await self._peer.close()
 

@@ -8,16 +8,13 @@ import secrets
 from collections import deque
 from collections.abc import Iterator
 
-import numpy as np
-
+from fastagent.media.audio_queue import AudioQueue
 from fastagent.media.frame import FRAME_MS
-from fastagent.media.g711 import Int16Array
 from fastagent.media.rtp import digits
 from fastagent.media.rtp.codecs import Codec
 from fastagent.media.rtp.packet import RtpPacket
 
 _MAX_LATE = 4  # frames sent at once after a stall; more is a burst that overflows phones
-_FADE_MS = 10
 _KEY_MS, _KEY_GAP_MS = 160, 80
 
 
@@ -38,8 +35,8 @@ class RtpOutbound:
         self.ssrc = secrets.randbits(32)
         self._sequence = secrets.randbits(16)
         self._timestamp = secrets.randbits(32)
-        self._queue: deque[Int16Array] = deque()
-        self._queued = 0
+        self.queue = AudioQueue(codec.rate_hz)
+        """What we say, at the codec's rate."""
         self._next_at: float | None = None
         self._key_began = 0
         self._marker = True
@@ -49,35 +46,9 @@ class RtpOutbound:
         self.max_late_s = 0.0
 
     @property
-    def queued_s(self) -> float:
-        """Seconds of audio that wait."""
-        return self._queued / self._codec.rate_hz
-
-    @property
-    def queued_samples(self) -> int:
-        """Samples that wait."""
-        return self._queued
-
-    @property
     def timestamp(self) -> int:
         """Of the next packet."""
         return self._timestamp
-
-    def write(self, samples: Int16Array) -> None:
-        """Queue audio at the codec's rate."""
-        self._queue.append(samples)
-        self._queued += len(samples)
-
-    def clear(self) -> int:
-        """Drop what is queued but for a fade of 10 ms; return how many samples were dropped."""
-        before = self._queued
-        fade = self._codec.rate_hz * _FADE_MS // 1000
-        tail = np.concatenate(self._queue)[:fade] if self._queue else np.empty(0, np.int16)
-        self._queue.clear()
-        self._queued = 0
-        if len(tail):
-            self.write((tail * np.linspace(1, 0, len(tail), endpoint=False)).astype(np.int16))
-        return before - self._queued
 
     def switch(self, payload_type: int, codec: Codec, *, ptime_ms: int, event_type: int | None) -> None:
         """Go on with another codec of the same rate, or other numbers; the stream stays one."""
@@ -128,7 +99,7 @@ class RtpOutbound:
         if self.held:
             self._marker = True
             return
-        samples = self._take()
+        samples = self.queue.take(self._samples)
         if self._keys:
             payload, first = self._keys.popleft()
             if payload:
@@ -148,21 +119,3 @@ class RtpOutbound:
         self.packets_sent += 1
         self.octets_sent += len(packet.payload)
         return bytes(packet)
-
-    def _take(self) -> Int16Array:
-        """The next samples, filled with silence."""
-        parts: list[Int16Array] = []
-        missing = self._samples
-        while missing and self._queue:
-            first = self._queue[0]
-            if len(first) <= missing:
-                parts.append(self._queue.popleft())
-                missing -= len(first)
-            else:
-                parts.append(first[:missing])
-                self._queue[0] = first[missing:]
-                missing = 0
-        self._queued -= self._samples - missing
-        if missing:
-            parts.append(np.zeros(missing, np.int16))
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]

@@ -100,8 +100,8 @@ CODECS = [("PCMU", 8000), ("PCMA", 8000), ("G722", 8000), ("opus", 48000), ("L16
 async def test_each_side_hears_the_other_in_every_codec(name: str, clock_hz: int) -> None:
     async with pair(name, clock_hz) as (one, other):
         rate = one.stream.rate_hz
-        one.stream.write(tone(1.0, rate, 500))
-        other.stream.write(tone(1.0, rate, 900))
+        one.stream.outbound.queue.write(tone(1.0, rate, 500))
+        other.stream.outbound.queue.write(tone(1.0, rate, 900))
         await asyncio.gather(until_heard(one, 0.9), until_heard(other, 0.9))
         for end, hz in ((one, 900), (other, 500)):
             audio = end.audio
@@ -124,7 +124,7 @@ async def test_keys_reach_the_other_side_once_each() -> None:
 
 async def test_a_strangers_packets_and_junk_are_counted_and_not_heard() -> None:
     async with pair() as (one, other):
-        other.stream.write(tone(1.0, 8000))
+        other.stream.outbound.queue.write(tone(1.0, 8000))
         await until_heard(one, 0.2)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
             for at in range(20):
@@ -150,7 +150,7 @@ def key(suite: str) -> bytes:
 async def test_encrypted_media_is_heard_by_who_has_the_key(suite: str) -> None:
     ours, theirs = key(suite), key(suite)
     async with pair(suite=suite, keys=(ours, theirs, theirs, ours)) as (one, other):
-        one.stream.write(tone(0.6, 8000))
+        one.stream.outbound.queue.write(tone(0.6, 8000))
         await until_heard(other, 0.5)
         assert other.stream.counts.unauthentic == 0
 
@@ -158,7 +158,7 @@ async def test_encrypted_media_is_heard_by_who_has_the_key(suite: str) -> None:
 async def test_what_is_not_authentic_is_counted_and_not_heard() -> None:
     suite = next(iter(SUITES))
     async with pair(suite=suite, keys=(key(suite), key(suite), key(suite), key(suite))) as (one, other):
-        one.stream.write(tone(0.6, 8000))
+        one.stream.outbound.queue.write(tone(0.6, 8000))
         await until(lambda: other.stream.counts.unauthentic >= 20)
         assert other.stream.inbound.stats.received == 0
         assert other.stream.quality().one_way == "nothing_received"
@@ -173,7 +173,7 @@ def test_a_suite_or_key_that_is_none_is_told(suite: str, size: int) -> None:
 
 async def test_on_hold_nothing_is_sent_and_resuming_is_heard() -> None:
     async with pair() as (one, other):
-        one.stream.write(tone(0.4, 8000))
+        one.stream.outbound.queue.write(tone(0.4, 8000))
         await until_heard(other, 0.3)
         plan = one.stream.plan
         one.stream.renegotiate(replace(plan, sends=False))
@@ -182,7 +182,7 @@ async def test_on_hold_nothing_is_sent_and_resuming_is_heard() -> None:
         assert one.stream.outbound.packets_sent == sent
         one.stream.renegotiate(plan)
         before = len(other.heard)
-        one.stream.write(tone(0.4, 8000))
+        one.stream.outbound.queue.write(tone(0.4, 8000))
         await until(lambda: any(np.abs(frame).max() > 3000 for frame in other.heard[before:]))
 
 
@@ -192,7 +192,7 @@ async def test_packets_of_any_length_are_heard(name: str, ptime_ms: int) -> None
     if (name, ptime_ms) == ("opus", 30):
         ptime_ms = 20  # Opus has no frames of 30 ms, and is never agreed on with them
     async with pair(name, 48000 if name == "opus" else 8000, ptime_ms=ptime_ms) as (one, other):
-        one.stream.write(tone(1.0, one.stream.rate_hz))
+        one.stream.outbound.queue.write(tone(1.0, one.stream.rate_hz))
         await until_heard(other, 0.9)
         loud = [at for at, frame in enumerate(other.heard) if np.abs(frame).max() > 3000]
         assert loud == list(range(loud[0], loud[-1] + 1))
@@ -209,13 +209,13 @@ async def test_a_call_goes_on_in_another_codec_and_keeps_its_rate_and_its_record
 ) -> None:
     async with pair(name, clock_hz) as (one, other):
         rate = one.stream.rate_hz
-        one.stream.write(tone(0.4, rate))
+        one.stream.outbound.queue.write(tone(0.4, rate))
         await until_heard(other, 0.3)
         ssrc, received = one.stream.outbound.ssrc, other.stream.quality().received
         for end in (one, other):
             end.stream.renegotiate(replace(end.stream.plan, codec=to, clock_hz=to_clock_hz, payload_type=97))
         began = len(other.heard)
-        one.stream.write(tone(0.6, rate, 900))
+        one.stream.outbound.queue.write(tone(0.6, rate, 900))
         await until(lambda: len(other.heard) - began >= 45)
         assert {len(frame) for frame in other.heard} == {rate // 50}
         tail = np.concatenate(other.heard[began:])

@@ -87,7 +87,7 @@ async def test_keys_are_tones_where_there_are_no_telephone_events_and_that_was_a
         await mine.leg.send_dtmf("70")  # by INFO
         await until(lambda: theirs.keys == "70")
         mine.speak(0.2)
-        assert theirs.leg.stream.outbound.queued_s == 0  # type: ignore[attr-defined]
+        assert theirs.leg.stream.outbound.queue.queued_s == 0  # type: ignore[attr-defined]
 
 
 # -- on hold -----------------------------------------------------------------------------------------------------------

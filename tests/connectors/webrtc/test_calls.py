@@ -14,6 +14,7 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
 from av import AudioFrame
 
+from fastagent.connectors.webrtc.reception import _Tap
 from fastagent.gateway.app import Gateway
 from fastagent.gateway.settings import Settings
 from fastagent.media.vad.engine import EnergyVad
@@ -135,6 +136,35 @@ async def test_a_browser_hears_the_agent_and_is_heard() -> None:
         assert record.end_reason is not None
         assert record.end_reason.value == "caller_hung_up"
         assert record.call.provider == "webrtc"
+        quality = record.quality
+        assert quality is not None
+        assert (quality["codec"], quality["one_way"], quality["lost"]) == ("opus", None, 0)
+        assert quality["received"] > 100
+        assert quality["mos"] > 3.9
+
+
+async def test_a_browsers_losses_go_through_our_own_jitter_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = _Tap.add
+
+    def lossy(tap: _Tap, packet: Any) -> tuple[bool, None]:
+        return (False, None) if packet.sequence_number % 10 == 3 else taken(tap, packet)
+
+    monkeypatch.setattr(_Tap, "add", lossy)
+    async with gateway() as (one, http), browser() as caller:
+        assert await caller.call(http) == 200
+        await caller.until(lambda: any(line["is_final"] for line in caller.of("transcript")))
+        caller.microphone.speaking = True
+        await asyncio.sleep(1.0)
+        caller.microphone.speaking = False
+        await caller.until(lambda: caller.of("metrics"))
+        caller.tell("end_session")
+        await caller.until(lambda: not len(one.sessions))
+        (record,) = one.sessions.records()
+        quality = record.quality
+        assert quality is not None
+        assert 0.06 < quality["lost"] / (quality["lost"] + quality["received"]) < 0.14
+        assert quality["concealed_frames"] > 0
+        assert record.turns[-1].user
 
 
 async def test_keys_words_and_an_interruption_come_over_the_data_channel() -> None:

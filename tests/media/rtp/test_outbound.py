@@ -44,10 +44,11 @@ def test_packets_have_the_length_that_was_agreed(ptime_ms: int) -> None:
 
 def test_what_is_written_goes_out_and_a_clear_leaves_no_seam() -> None:
     out = stream()
-    out.write(np.full(1000, 5000, np.int16))
+    out.queue.write(np.full(1000, 5000, np.int16))
     first = run(out, 0.04)
     assert all(one.payload != b"\xff" * 160 for one in first)
-    assert out.clear() == 600  # but for the fade
+    out.queue.clear()
+    assert out.queue.queued_s == 0.01  # the fade
     rest = run(out, 0.1, start=0.04)
     fade = G711("PCMU").decode(rest[0].payload)
     assert fade[0] > 4500
