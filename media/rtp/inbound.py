@@ -122,7 +122,8 @@ class RtpInbound:
         reception = self.reception
         if reception is None or reception.restarted(packet):
             reception = self._begin(packet)
-        taken = reception.take(packet, now)
+        is_key = packet.payload_type in self._event_types
+        taken = reception.take(packet, now, timed=not is_key)
         if taken is None:
             self._counts.duplicates += 1
             return None
@@ -130,13 +131,13 @@ class RtpInbound:
         self._counts.received += 1
         self._sample(reception, now)
         sequence, timestamp = taken
-        if packet.payload_type in self._event_types:
-            return self._digits.take(packet.ssrc, timestamp, packet.payload)
-        if packet.payload_type in self._expected:
-            duration = self._decoders[packet.payload_type].duration(packet.payload)
-            if duration > 0:
-                self._buffer.push(sequence, timestamp, packet.payload, packet.payload_type, duration, now)
-        return None
+        audio = packet.payload_type in self._expected
+        duration = self._decoders[packet.payload_type].duration(packet.payload) if audio else 0
+        if duration > 0:
+            self._buffer.push(sequence, timestamp, packet.payload, packet.payload_type, duration, now)
+        else:
+            self._buffer.skip(sequence)
+        return self._digits.take(packet.ssrc, timestamp, packet.payload) if is_key else None
 
     def _begin(self, packet: RtpPacket) -> Reception:
         """Another source, or the same one anew: what is buffered of the old one is of no use."""

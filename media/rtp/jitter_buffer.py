@@ -11,8 +11,12 @@ packets is worth a lost one, not a later conversation.
 back a frame at a time where nobody hears it: `too_deep` asks to drop a silent frame, `too_shallow` to repeat one. Only
 far beyond the target a frame of speech goes.
 
-**Gaps.** A missing number is loss. A jump of time without a missing number is a pause that the sender made: silence. An
-empty buffer is either; the clock then stands still, so that late packets are still of use.
+**Gaps.** A missing number is loss; that of a key's packet is not missing. A jump of time without a missing number is a
+pause that the sender made: silence. An empty buffer is either; the clock then stands still, so that late packets are
+still of use.
+
+**Clocks that jump.** A sender that was on hold may go on as if no time had passed. Then transit has changed for good,
+by more than any network would, and is measured anew.
 """
 
 from dataclasses import dataclass
@@ -27,6 +31,7 @@ _RESCALE = 1e12
 _EVERY = 10  # packets between two looks at the quantile
 _MUCH_S = 0.12  # so much too deep: speech goes, too
 _MAX_PACKETS = 100
+_JUMP_S = 1.0  # a change of transit that is no delay
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ class JitterBuffer:
         self._frame = round(frame_s * clock_hz)
         self.stats = JitterStats()
         self._slots: dict[int, _Waiting] = {}
+        self._soundless: set[int] = set()
         self._next: int | None = None  # the timestamp to be played now
         self._last_sequence = -1  # of what was played
         self._starts_at = 0.0
@@ -118,6 +124,12 @@ class JitterBuffer:
         if len(self._slots) > _MAX_PACKETS:
             self._overflow()
 
+    def skip(self, sequence: int) -> None:
+        """This number has come and has no sound in it: a key, comfort noise. It is no loss, then."""
+        self._soundless.add(sequence)
+        if len(self._soundless) > _MAX_PACKETS:
+            self._soundless = set(sorted(self._soundless)[_MAX_PACKETS // 2 :])
+
     def _overflow(self) -> None:
         """Far more than anybody wants to wait for: go on with what is newest."""
         oldest = sorted(self._slots)[: len(self._slots) // 2]
@@ -127,6 +139,8 @@ class JitterBuffer:
         self._next = min(self._slots)
 
     def _measure(self, transit_s: float, now: float) -> None:
+        if abs(transit_s - self._base) > _JUMP_S:
+            self._least = [transit_s, transit_s]
         if now >= self._window_until:
             self._least = [self._least[1], float("inf")]
             self._window_until = now + _WINDOW_S
@@ -190,10 +204,14 @@ class JitterBuffer:
             return Dry()
         return self._missing(now)
 
+    def _missing_numbers(self, until: int) -> int:
+        """How many packets have not come between what was played last and this one."""
+        return until - self._last_sequence - 1 - sum(self._last_sequence < one < until for one in self._soundless)
+
     def _missing(self, now: float) -> Slot:
         assert self._next is not None
         following = min(self._slots)
-        numbers = self._slots[following].sequence - self._last_sequence - 1
+        numbers = self._missing_numbers(self._slots[following].sequence)
         surplus = self.depth_s(now) - self.target_s
         if surplus > (_MUCH_S if numbers > 0 else self._frame_s):
             # The clock stood still while nothing came: make up for it here, where there is nothing to be heard.

@@ -7,6 +7,7 @@ from fastagent.media.rtp.rtcp import ReportBlock
 
 _MAX_JUMP = 1000  # a sequence further away is a sender that began anew
 _REMEMBERED = 2048
+_JUMP_S = 1.0  # a change of transit that no network makes: the sender's clock has jumped, after a hold for one
 
 
 def unwrapped(value: int, near: int, bits: int) -> int:
@@ -37,8 +38,14 @@ class Reception:
     _seen: set[int] = field(default_factory=set)
     _reported: tuple[int, int] = (0, 0)  # expected and received at the last report
 
-    def take(self, packet: RtpPacket, now: float) -> tuple[int, int] | None:
-        """Return a packet's extended sequence and timestamp; None for a duplicate."""
+    def take(self, packet: RtpPacket, now: float, *, timed: bool = True) -> tuple[int, int] | None:
+        """Return a packet's extended sequence and timestamp; None for a duplicate.
+
+        Args:
+            packet: the packet.
+            now: when it came.
+            timed: whether its timestamp is that of its sending; all packets of a key have that of its beginning.
+        """
         if self._base is None:
             self._base = self._highest = packet.sequence
             self._timestamp = packet.timestamp
@@ -54,7 +61,8 @@ class Reception:
         else:
             self.reordered += 1
         self._base = min(self._base, sequence)
-        self._measure(timestamp, now)
+        if timed:
+            self._measure(timestamp, now)
         return sequence, timestamp
 
     def restarted(self, packet: RtpPacket) -> bool:
@@ -71,7 +79,9 @@ class Reception:
     def _measure(self, timestamp: int, now: float) -> None:
         transit = now * self.clock_hz - timestamp
         if self._transit is not None:
-            self.jitter += (abs(transit - self._transit) - self.jitter) / 16
+            change = abs(transit - self._transit)
+            if change < _JUMP_S * self.clock_hz:
+                self.jitter += (change - self.jitter) / 16
         self._transit = transit
 
     @property

@@ -1,30 +1,17 @@
 """A real browser calls the real gateway: Chromium's fake microphone speaks, embedded speech understands."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
 import numpy as np
 import pytest
 
-from fastagent.media.frame import AudioFormat
-from fastagent.media.g711 import Int16Array
 from fastagent.media.resample import resample_block
-from fastagent.media.speech.embedded_tts import EmbeddedTts
-from fastagent.media.speech.rendering import Renderer
 from fastagent.media.wav import write_wav
 from tests.support.chromium import chromium
 from tests.support.process import serve
-
-WIDE = AudioFormat("L16", 24000)
-
-
-async def spoken(text: str) -> Int16Array:
-    with ThreadPoolExecutor(1) as executor:
-        tts = EmbeddedTts(executor)
-        await tts.warm_up()
-        return WIDE.decode((await Renderer(tts).render(text, WIDE)).payload)
+from tests.support.voices import spoken
 
 
 def click(name: str) -> str:

@@ -120,6 +120,62 @@ def test_a_pause_that_the_sender_makes_is_no_loss() -> None:
     assert inbound.stats.played_frames == 50
 
 
+@pytest.mark.parametrize("jitter_s", [0.0, 0.06])
+def test_a_key_in_the_stream_is_no_loss_and_no_jitter(jitter_s: float) -> None:
+    """Audio stops for a key; its packets take numbers, and all have the time of its beginning (RFC 4733, 2.5.1)."""
+    packets = packets_of(tone(1.0))
+    payloads = [payload for payload, _ in digits.packets("5", frame=160, duration=1600)]
+    first, count = packets[20], len(payloads)
+    pressed = [
+        RtpPacket(101, first.sequence + at & 0xFFFF, first.timestamp, first.ssrc, payload)
+        for at, payload in enumerate(payloads)
+    ]
+    rest = [
+        RtpPacket(0, one.sequence + count & 0xFFFF, one.timestamp + count * 160 & 0xFFFFFFFF, one.ssrc, one.payload)
+        for one in packets[20:]
+    ]
+    stream = [*packets[:20], *pressed, *rest]
+    inbound = receiver()
+    assert [key for one in stream if (key := inbound.push(one, 0.0))] == ["5"]
+    inbound = receiver()
+    received(inbound, arrivals(stream, jitter_s=jitter_s, keep_order=True), 1.9)
+    assert (inbound.buffer.stats.lost, inbound.stats.lost) == (0, 0)
+    assert inbound.stats.played_frames == 50
+    assert inbound.stats.concealed_frames <= 2 * AT_THE_END
+    assert max(inbound.stats.jitter_ms) <= jitter_s * 500
+
+
+def test_comfort_noise_packets_are_a_pause_and_do_not_pile_up() -> None:
+    inbound = receiver()
+    packets = packets_of(tone(0.4))
+    noise = [
+        RtpPacket(13, 60020 + at, (0xFFFFF000 + 3200 + at * 160) & 0xFFFFFFFF, 0x1234, b"\x40") for at in range(500)
+    ]
+    stream = [(0.05 + at * 0.02, one) for at, one in enumerate([*packets, *noise])]
+    received(inbound, iter(stream), 10.5)
+    assert (inbound.stats.played_frames, inbound.stats.lost) == (20, 0)
+    assert inbound.stats.concealed_frames <= AT_THE_END
+    assert len(inbound.buffer._soundless) <= 100
+
+
+@pytest.mark.parametrize("jump", [-24000, 40000])
+def test_a_sender_whose_clock_jumps_is_heard_at_once_and_as_before(jump: int) -> None:
+    """After a hold some go on with their old time, others with another one; neither is the network's delay."""
+    packets = packets_of(tone(4.0))
+    stream = [(0.05 + at * 0.02, one) for at, one in enumerate(packets[:100])]
+    for at, one in enumerate(packets[100:]):
+        moved = one.timestamp + max(jump, 0) & 0xFFFFFFFF
+        pause = 3.0 if jump < 0 else 0.02
+        stream.append((2.03 + pause + at * 0.02, RtpPacket(0, one.sequence, moved, one.ssrc, one.payload)))
+    inbound = receiver()
+    heard = received(inbound, iter(stream), stream[-1][0] + 0.3)
+    assert inbound.stats.played_frames == 200
+    assert inbound.stats.dropped_frames <= 1
+    assert inbound.buffer.target_s <= 0.06
+    assert inbound.stats.jitter_ms[-1] < 2
+    assert strongest_hz(heard[-9000:-3000]) == pytest.approx(400, abs=3)
+
+
 def test_another_source_begins_anew() -> None:
     packets = packets_of(tone(1.0, 400))
     others = [
