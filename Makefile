@@ -39,4 +39,4 @@ docs:  ## build the documentation; warnings are errors
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
 clean:
-	rm -rf .venv .venv-pipecat .types site build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf .venv .venv-pipecat .venv-pjsua .types site build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -82,9 +82,11 @@ run)
     [ "$(cat .venv/.stamp 2>/dev/null)" = "$digest dev" ] || make_venv .venv "$digest" packages .
     ;;
 test)
-    debian flite chromium openssl
+    debian flite chromium openssl sip-tester
     quiet_redis
     make_venv .venv "$digest dev" packages '.[dev]'
+    # A second SIP stack, for the tests only and in a process of its own: it is under the GPL.
+    make_venv .venv-pjsua "pjsua2 2.15.1" pip_install .venv-pjsua pjsua2-python==2.15.1.post1
     ;;
 bench)
     "$0" test

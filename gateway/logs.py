@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import structlog
 
+from fastagent.gateway.log_handler import PatientHandler
+
 Event = MutableMapping[str, Any]
 Pii = Literal["mask", "full", "hash"]
 
@@ -61,7 +63,7 @@ def configure(level: str, form: Literal["json", "console", "auto"], pii: Pii) ->
         ],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, personal, *tail],
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = PatientHandler(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]

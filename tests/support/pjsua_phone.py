@@ -4,7 +4,8 @@
                           [--require-100rel] [--vad] [--user USER --password PASSWORD] ACTION...
 
 Actions: `wait:S`, `dtmf:KEYS`, `info:KEYS`, `hold:S`, `refer:URI`, `reinvite`, `answered:S` (wait until somebody has
-called, that long), `gone:S` (wait until the call is over), `stay:S` (whatever happens), `hangup`. Prints one JSON document: what this stack saw.
+called, that long), `gone:S` (wait until the call is over), `stay:S` (whatever happens), `hangup`. Prints one JSON
+document: what this stack saw.
 """
 
 import argparse

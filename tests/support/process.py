@@ -22,6 +22,8 @@ class Served:
 
     def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
         self.process, self.port = process, port
+        assert process.stderr is not None
+        self._log = asyncio.create_task(process.stderr.read())  # a pipe that nobody reads stops who writes
         self.url = f"http://127.0.0.1:{port}"
         self.webhook = f"{self.url}/twilio/webhook"
 
@@ -42,9 +44,8 @@ class Served:
     async def exited(self, *, patience_s: float = 30.0) -> tuple[int, str]:
         """Return the exit code and what was logged."""
         async with asyncio.timeout(patience_s):
-            _, log = await self.process.communicate()
-        assert self.process.returncode is not None
-        return self.process.returncode, log.decode()
+            log = await self._log
+            return await self.process.wait(), log.decode()
 
 
 @asynccontextmanager
@@ -65,4 +66,4 @@ async def serve(**environment: str) -> AsyncIterator[Served]:
     finally:
         if process.returncode is None:
             process.kill()
-            await process.communicate()
+            await process.wait()
