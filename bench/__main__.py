@@ -1,120 +1,32 @@
 """`make bench`: the gateway beside Pipecat's leanest Twilio bot, in the same minutes, on the same core.
 
 Both servers are pinned to one core, with scripted speech that costs nothing; the load comes from another process on
-another core, keeps real time, and says how late it was. Figures are of whole processes. Takes about twelve minutes;
+another core, keeps real time, and says how late it was. Figures are of whole processes. Takes about twenty minutes;
 `--quick` measures for 10 s where the full run takes 20.
 """
 
 import argparse
 import asyncio
-import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import engine, interruptions, vad
+from bench import engine, interruptions, rtp, vad
+from bench.servers import PORT, ROOT, Report, Subject, gateway, load, running
 from fastagent.media.speech.scripted import prepared_speech
 from fastagent.media.wav import write_wav
 
-_ROOT = Path(__file__).parents[1]
-_PIPECAT = _ROOT / ".venv-pipecat/bin/python"
-_PORT = 9300
-
-Report = dict[str, Any]
+_PIPECAT = ROOT / ".venv-pipecat/bin/python"
 
 
-@dataclass
-class Subject:
-    """A server under load."""
-
-    name: str
-    command: list[str]
-    environment: dict[str, str] = field(default_factory=dict)
-    alive: str = "/readyz"
-    """What answers once it accepts connections."""
-
-
-def subjects(speech: Path) -> tuple[Subject, Subject]:
-    """Return the gateway, and the baseline."""
-    own = {
-        "PORT": str(_PORT),
-        "HOST": "127.0.0.1",
-        "FASTAGENT_SPEECH": "scripted",
-        "FASTAGENT_DEFAULT_AGENT": "bench",
-        "MAX_SESSIONS": "1000",
-        "LOG_LEVEL": "ERROR",
-    }
+def pipecat(speech: Path) -> Subject:
+    """Return the baseline."""
     bot = str(Path(__file__).parent / "pipecat_bot.py")
-    return (
-        Subject("FastAgent", [sys.executable, "-m", "fastagent", "serve"], own, alive="/livez"),
-        Subject("Pipecat", [str(_PIPECAT), bot, "--port", str(_PORT), "--speech", str(speech)]),
-    )
-
-
-@contextmanager
-def running(subject: Subject) -> Iterator[tuple[int, dict[str, float]]]:
-    """Start a server on core 0; give its pid and how long it took."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        ["taskset", "-c", "0", *subject.command],
-        env={**os.environ, **subject.environment},
-        cwd=_ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        times = {"alive_s": _until(subject.alive, began), "ready_s": _until("/readyz", began)}
-        yield process.pid, times
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _until(path: str, began: float) -> float:
-    while time.perf_counter() - began < 60:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{_PORT}{path}", timeout=1) as answer:
-                if answer.status == 200:
-                    return round(time.perf_counter() - began, 2)
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            pass
-        time.sleep(0.02)
-    raise TimeoutError(f"the server does not answer {path}")
-
-
-def load(pid: int, calls: int, seconds: float, *options: str) -> Report:
-    """Run the load on core 1 and return its report."""
-    done = subprocess.run(
-        [
-            *("taskset", "-c", "1", sys.executable, "-m", "bench.load", "--pid", str(pid)),
-            *("--webhook", f"http://127.0.0.1:{_PORT}/twilio/webhook", "--calls", str(calls)),
-            *("--seconds", str(seconds), *options),
-        ],
-        cwd=_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=seconds + calls + 60,
-        check=True,
-    )
-    report: Report = json.loads(done.stdout)
-    return report
+    return Subject("Pipecat", [str(_PIPECAT), bot, "--port", str(PORT), "--speech", str(speech)])
 
 
 def _memory(pid: int) -> float:
@@ -233,10 +145,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         speech = Path(folder) / "prepared.wav"
         write_wav(speech, [prepared_speech().samples], 8000)
-        gateway, pipecat = subjects(speech)
-        other = Measured(pipecat, [1, 5, 10, 15, 20, 25, 30], [5], seconds, console.print)
-        own = Measured(gateway, [1, 5, 10, 50, 100, 150, 200], [5, 100], seconds, console.print)
+        other = Measured(pipecat(speech), [1, 5, 10, 15, 20, 25, 30], [5], seconds, console.print)
+        own = Measured(gateway(), [1, 5, 10, 50, 100, 150, 200], [5, 100], seconds, console.print)
     console.print(table(own, other))
+    console.print("\n[bold]Calls by SIP and RTP[/bold]")
+    rtp.main(seconds)
 
 
 if __name__ == "__main__":

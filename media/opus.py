@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 
 from fastagent.media.errors import AudioFormatError
-from fastagent.media.frame import FRAME_MS, AudioFrame, to_int16
+from fastagent.media.frame import FRAME_MS, AudioFrame
 from fastagent.media.g711 import Int16Array
 
 _DECODED_HZ = 48000
 _BIT_RATE = 24_000
+_COMPLEXITY = 6  # of 10: three quarters of the CPU, for 0.05 dB of spectral distance
 RATES_HZ = (8000, 16000, 24000, 48000)
 FRAMES_MS = (10, 20, 40, 60)
 
@@ -23,7 +24,8 @@ class OpusDecoder:
         import av
 
         self._av = av
-        self._codec: Any = av.CodecContext.create("opus", "r")
+        self._codec: Any = av.CodecContext.create("libopus", "r")
+        self._codec.sample_rate, self._codec.layout, self._codec.format = _DECODED_HZ, "mono", "s16"
 
     def decode(self, packet: bytes) -> AudioFrame:
         """Return a packet's audio, 48 kHz mono.
@@ -35,7 +37,7 @@ class OpusDecoder:
             frames = self._codec.decode(self._av.Packet(packet)) if packet else []
         except (self._av.FFmpegError, ValueError) as error:
             raise AudioFormatError("no Opus packet") from error
-        parts = [to_int16(frame.to_ndarray().mean(axis=0)) for frame in frames]
+        parts = [frame.to_ndarray()[0] for frame in frames]
         return AudioFrame(np.concatenate(parts) if parts else np.empty(0, np.int16), _DECODED_HZ)
 
 
@@ -53,7 +55,8 @@ class OpusEncoder:
         self._codec: Any = av.CodecContext.create("libopus", "w")
         self._codec.sample_rate, self._codec.layout, self._codec.format = rate_hz, "mono", "s16"
         self._codec.bit_rate = _BIT_RATE
-        self._codec.options = {"application": "voip", "frame_duration": str(frame_ms)}
+        options = {"application": "voip", "frame_duration": frame_ms, "compression_level": _COMPLEXITY}
+        self._codec.options = {name: str(value) for name, value in options.items()}
         self._codec.open()
         self._at = 0
 

@@ -66,6 +66,17 @@ class StreamResampler:
         owed = max(0, round(self._owed))
         return self._run(np.zeros(self._taps, np.float32))[:owed]
 
+    def _convolved(self, windows: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
+        """Return so many outputs; whole steps down or up are one matrix product, which is what most calls need."""
+        if self._up == 1:
+            return np.asarray(windows[self._at :: self._down][:count] @ self._filter[0])
+        if self._down == 1:
+            first, skip = divmod(self._at, self._up)
+            rows = -(-(skip + count) // self._up)
+            return np.asarray((windows[first : first + rows] @ self._filter.T).reshape(-1)[skip : skip + count])
+        at = self._at + np.arange(count) * self._down
+        return np.asarray(np.einsum("ij,ij->i", windows[at // self._up], self._filter[at % self._up]))
+
     def _run(self, fresh: npt.NDArray[np.float32]) -> Int16Array:
         held = np.concatenate((self._held, fresh))
         last = (len(held) - self._taps) * self._up + self._up - 1  # the last position with a full window
@@ -73,9 +84,7 @@ class StreamResampler:
         if count == 0:
             self._held = held
             return np.empty(0, np.int16)
-        at = self._at + np.arange(count) * self._down
-        windows = np.lib.stride_tricks.sliding_window_view(held, self._taps)[at // self._up]
-        out = np.einsum("ij,ij->i", windows, self._filter[at % self._up])
+        out = self._convolved(np.lib.stride_tricks.sliding_window_view(held, self._taps), count)
         following = self._at + count * self._down
         used = min(following // self._up, len(held))
         self._held, self._at = held[used:], following - used * self._up

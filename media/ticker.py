@@ -1,7 +1,8 @@
 """One clock per process for everything that must move every 20 ms.
 
-Deadlines are absolute, so the clock does not drift; a tick that was missed is not made up. It runs only while somebody
-listens.
+Deadlines are absolute, so the clock does not drift; a tick that was missed is not made up. Listeners are told the time
+that a tick was due at, not when the loop came to it: what they count from tick to tick has no jitter, and a packet is
+not left to the next tick since the first one was late. It runs only while somebody listens.
 """
 
 import asyncio
@@ -14,18 +15,19 @@ Tick = Callable[[float], None]
 
 
 class Ticker:
-    """Calls its listeners with `now` every `period_s`; one that raises is not called again."""
+    """Calls its listeners every `period_s` with the time that was due; one that raises is not called again."""
 
     def __init__(self, period_s: float = 0.02, *, on_lag: Callable[[float], None] = lambda lag_s: None) -> None:
         self._period_s = period_s
         self._on_lag = on_lag
+        self._early: dict[Tick, None] = {}
         self._listeners: dict[Tick, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
-    def add(self, listener: Tick) -> None:
-        """Call this from the next tick on."""
-        self._listeners[listener] = None
+    def add(self, listener: Tick, *, early: bool = False) -> None:
+        """Call this from the next tick on; with `early` before all that are not: those that send, and do little."""
+        (self._early if early else self._listeners)[listener] = None
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._due = loop.time() + self._period_s
@@ -33,23 +35,27 @@ class Ticker:
 
     def remove(self, listener: Tick) -> None:
         """Stop calling this; unknown listeners are fine."""
+        self._early.pop(listener, None)
         self._listeners.pop(listener, None)
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        self._on_lag(now - self._due)
-        for listener in tuple(self._listeners):
-            if listener not in self._listeners:  # another one has removed it just now
-                continue
-            try:
-                listener(now)
-            except Exception:  # the clock is everybody's
-                _log.exception("a listener of the ticker failed")
-                self.remove(listener)
-        if not self._listeners:
+        lag = loop.time() - self._due
+        self._on_lag(lag)
+        self._due += max(0, int(lag / self._period_s)) * self._period_s
+        for group in (self._early, self._listeners):
+            for listener in tuple(group):
+                if listener in group:  # else another one has removed it just now
+                    self._call(listener)
+        if not (self._early or self._listeners):
             self._timer = None
             return
-        missed = max(0, int((now - self._due) / self._period_s))
-        self._due += (missed + 1) * self._period_s
+        self._due += self._period_s
         self._timer = loop.call_at(self._due, self._tick)
+
+    def _call(self, listener: Tick) -> None:
+        try:
+            listener(self._due)
+        except Exception:  # the clock is everybody's
+            _log.exception("a listener of the ticker failed")
+            self.remove(listener)

@@ -1,7 +1,7 @@
 """One call's media on its two sockets: packets in and out, reports, and what can be told of its quality.
 
 Encryption is checked first, then the source, then the payload. The shared ticker drives it: 20 ms of the caller's audio
-to the sink and the packets that are due to the wire, on each tick.
+to the sink and the packets that are due to the wire, on each tick; the packets of all calls first.
 """
 
 import asyncio
@@ -208,10 +208,13 @@ class RtpStream:
 
     # -- the tick ------------------------------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> None:
-        """Move both ways by 20 ms."""
+    def send_due(self, now: float) -> None:
+        """Send the packets that are due."""
         for data in self.outbound.tick(now):
             self._send(self.port.media, data if self.plan.srtp_out is None else self.plan.srtp_out.protect(data))
+
+    def tick(self, now: float) -> None:
+        """Give the sink 20 ms of the other side, and report now and then."""
         self._on_audio(self.inbound.tick(now), now)
         if now >= self._report_at:
             self._report_at = now + self._report_interval()

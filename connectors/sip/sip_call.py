@@ -93,17 +93,31 @@ class SipCall:
         equipment = self._equipment
         self.leg = SipLeg(info, stream, self.signalling, music=equipment.music, inband=equipment.inband_keys)
         legs.append(self.leg)
-        self._equipment.ticker.add(self._tick)
+        self._equipment.ticker.add(self._send, early=True)
+        self._equipment.ticker.add(self._listen)
         return self.leg
 
-    def _tick(self, now: float) -> None:
+    def _send(self, now: float) -> None:
         assert self.leg is not None  # there is a leg as long as it ticks
+        self._guarded(self.leg.stream.send_due, now)
+
+    def _listen(self, now: float) -> None:
+        assert self.leg is not None  # as above
+        self._guarded(self.leg.stream.tick, now)
+
+    def _guarded(self, tick: Callable[[float], None], now: float) -> None:
+        """The ticker drops who fails, and a call without it would never end."""
         try:
-            self.leg.stream.tick(now)
-        except Exception:  # the ticker is everybody's, and a call without it would never end
+            tick(now)
+        except Exception:
             _log.exception("a call's media failed", extra={"call_id": self.call_id})
-            self._equipment.ticker.remove(self._tick)
+            self._stop()
+            assert self.leg is not None  # as above
             self.leg.happened(LegEnded(HangupReason.INTERNAL_ERROR))
+
+    def _stop(self) -> None:
+        for listener in (self._send, self._listen):
+            self._equipment.ticker.remove(listener)
 
     def changed(self, media: NegotiatedMedia) -> None:
         """The call was renegotiated.
@@ -140,7 +154,7 @@ class SipCall:
             return
         release()
         if self.leg is not None:
-            self._equipment.ticker.remove(self._tick)
+            self._stop()
             self.leg.stream.close()
         else:
             self._equipment.ports.close(self._port, self._loop.time())

@@ -82,11 +82,14 @@ class WebRtcLeg(NoHold):
     def connected(self) -> None:
         """Begin to send and to listen."""
         self._opened_at = self._loop.time()
+        self._ticker.add(self._send_due, early=True)
         self._ticker.add(self._tick)
         self._watching.append(asyncio.create_task(self._measure(), name="webrtc-stats"))
 
-    def _tick(self, now: float) -> None:
+    def _send_due(self, now: float) -> None:
         self._track.tick()
+
+    def _tick(self, now: float) -> None:
         for name in self._voice.reached():
             self.happened(MarkReached(name))
         heard_at = self._opened_at
@@ -206,7 +209,8 @@ class WebRtcLeg(NoHold):
     async def aclose(self) -> None:
         """Release everything; may be called twice."""
         self._events.put(LegEnded(HangupReason.INTERNAL_ERROR))
-        self._ticker.remove(self._tick)
+        for listener in (self._send_due, self._tick):
+            self._ticker.remove(listener)
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)

@@ -6,6 +6,8 @@ level of the background. The next real frame is faded in over what was made up, 
 After ITU-T G.711 Appendix I, with a level-dependent noise in place of silence.
 """
 
+from collections import deque
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,7 +28,9 @@ class Concealer:
 
     def __init__(self, rate_hz: int, *, seed: int = 0) -> None:
         self._rate = rate_hz
-        self._history: Float = np.zeros(round(_HISTORY_S * rate_hz), np.float32)
+        self._size = round(_HISTORY_S * rate_hz)
+        self._recent: deque[Int16Array] = deque([np.zeros(self._size, np.int16)])
+        self._kept = self._size  # samples in it: the last 60 ms at least
         self._overlap = round(_OVERLAP_S * rate_hz)
         self._ramp = np.linspace(0, 1, self._overlap, dtype=np.float32)
         self._noise_rms = 4.0
@@ -35,32 +39,33 @@ class Concealer:
         self._at = 0  # samples made up since the last real one
         self.concealed_samples = 0
 
-    def heard(self, samples: Int16Array) -> Int16Array:
-        """Take a real frame; return it, joined to what was made up before it."""
-        out = samples.astype(np.float32)
+    def heard(self, samples: Int16Array, rms: float) -> Int16Array:
+        """Take a real frame and its level; return it, joined to what was made up before it."""
         if self._at:
+            out = samples.astype(np.float32)
             count = min(self._overlap, len(out))
             made = self._made(count)
             ramp = self._ramp[:count]
             out[:count] = made * (1 - ramp) + out[:count] * ramp
             self._at, self._period = 0, None
-        self._remember(out)
-        self._follow_background(out)
-        return _int16(out)
+            samples = _int16(out)
+        self._remember(samples)
+        self._follow_background(rms)
+        return samples
 
     def conceal(self, count: int) -> Int16Array:
         """Return so many samples in place of what is missing."""
         self.concealed_samples += count
-        out = self._made(count)
+        out = _int16(self._made(count))
         self._remember(out)
-        return _int16(out)
+        return out
 
     def noise(self, count: int) -> Int16Array:
         """Return comfort noise: of a pause that was made, not of a loss."""
         self._at, self._period = 0, None
-        out = self._comfort(count)
+        out = _int16(self._comfort(count))
         self._remember(out)
-        return _int16(out)
+        return out
 
     # -- making up ---------------------------------------------------------------------------------------------------
 
@@ -76,22 +81,23 @@ class Concealer:
 
     def _last_period(self) -> Float:
         """The end of the history, as long as one period of its pitch, its seam smoothed."""
-        lag = self._pitch_lag()
-        period = self._history[-lag:].copy()
+        history = np.concatenate(self._recent)[-self._size :].astype(np.float32)
+        lag = self._pitch_lag(history)
+        period = history[-lag:].copy()
         overlap = min(self._overlap, lag // 2)
-        before = self._history[-lag - overlap : -lag]
+        before = history[-lag - overlap : -lag]
         ramp = np.linspace(0, 1, overlap, dtype=np.float32)
         period[-overlap:] = period[-overlap:] * (1 - ramp) + before * ramp  # where the end meets the beginning again
         return period
 
-    def _pitch_lag(self) -> int:
+    def _pitch_lag(self, history: Float) -> int:
         """The lag at which the last 20 ms are most like what came before, by normalised correlation."""
         low, high = (round(seconds * self._rate) for seconds in _LAGS_S)
-        size = min(round(0.02 * self._rate), len(self._history) - high)
-        recent = self._history[-size:]
-        windows = np.lib.stride_tricks.sliding_window_view(self._history, size)
+        size = min(round(0.02 * self._rate), len(history) - high)
+        recent = history[-size:]
+        windows = np.lib.stride_tricks.sliding_window_view(history, size)
         lags = np.arange(low, high + 1)
-        earlier = windows[len(self._history) - size - lags]
+        earlier = windows[len(history) - size - lags]
         energy = np.sqrt((earlier * earlier).sum(axis=1)) + 1.0
         return int(lags[int(np.argmax(earlier @ recent / energy))])
 
@@ -100,13 +106,14 @@ class Concealer:
 
     # -- remembering -------------------------------------------------------------------------------------------------
 
-    def _remember(self, samples: Float) -> None:
-        size = len(self._history)
-        self._history = np.concatenate((self._history, samples))[-size:]
+    def _remember(self, samples: Int16Array) -> None:
+        self._recent.append(samples)
+        self._kept += len(samples)
+        while self._kept - len(self._recent[0]) >= self._size:
+            self._kept -= len(self._recent.popleft())
 
-    def _follow_background(self, samples: Float) -> None:
+    def _follow_background(self, rms: float) -> None:
         """The background is what is there when nobody speaks: follow it down at once, up only slowly."""
-        rms = float(np.sqrt(np.mean(samples * samples))) if len(samples) else 0.0
         quicker = 0.3 if rms < self._noise_rms else _SLOW
         self._noise_rms = min(
             _MAX_NOISE, max(1.0, self._noise_rms + quicker * (min(rms, _MAX_NOISE) - self._noise_rms))

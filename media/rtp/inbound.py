@@ -12,7 +12,7 @@ import numpy as np
 from fastagent.media.errors import AudioFormatError
 from fastagent.media.frame import FRAME_MS
 from fastagent.media.g711 import Int16Array
-from fastagent.media.level import levels_db
+from fastagent.media.level import rms
 from fastagent.media.rtp.codecs import Codec
 from fastagent.media.rtp.concealment import Concealer
 from fastagent.media.rtp.digits import DigitReceiver
@@ -20,7 +20,7 @@ from fastagent.media.rtp.jitter_buffer import Dry, JitterBuffer, Lost, Pause, Pl
 from fastagent.media.rtp.packet import RtpPacket
 from fastagent.media.rtp.reception import Reception
 
-_SILENT_DB = -50.0
+_SILENT_RMS = 32768 * 10 ** (-50 / 20)
 _COMFORT_NOISE = 13  # payload type (RFC 3389)
 _DRY_S = 0.06  # so long an empty buffer is concealed; then it is quiet
 
@@ -68,7 +68,7 @@ class RtpInbound:
         self._frame = self.rate_hz * FRAME_MS // 1000
         self._ready: Int16Array = np.empty(0, np.int16)
         self._dry_s = 0.0
-        self._silent = True
+        self._silent = True  # what was heard last
         self._sampled_at = 0.0
         self.last_packet_at: float | None = None
 
@@ -168,12 +168,11 @@ class RtpInbound:
             played = self._counts.played_frames
             more = self._next(now)
             real = self._counts.played_frames > played
-            if real and self._buffer.too_deep(now, silent=self._is_silent(more)):
+            if real and self._buffer.too_deep(now, silent=self._silent):
                 self._counts.dropped_frames += 1
                 more = self._next(now)
-            self._ready = np.concatenate((self._ready, more))
+            self._ready = np.concatenate((self._ready, more)) if len(self._ready) else more
         out, self._ready = self._ready[: self._frame], self._ready[self._frame :]
-        self._silent = self._is_silent(out)
         return out
 
     def _next(self, now: float) -> Int16Array:
@@ -197,7 +196,9 @@ class RtpInbound:
             self._counts.undecodable += 1
             return self._conceal()
         self._counts.played_frames += 1
-        return self._concealer.heard(samples)
+        level = rms(samples)
+        self._silent = level < _SILENT_RMS
+        return self._concealer.heard(samples, level)
 
     def _conceal(self) -> Int16Array:
         self._counts.concealed_frames += 1
@@ -205,8 +206,5 @@ class RtpInbound:
 
     def _quiet(self) -> Int16Array:
         self._counts.silent_frames += 1
+        self._silent = True
         return self._concealer.noise(self._frame)
-
-    @staticmethod
-    def _is_silent(samples: Int16Array) -> bool:
-        return not len(samples) or float(levels_db(samples[None])[0]) < _SILENT_DB

@@ -68,11 +68,13 @@ async def pair(
     one.stream.renegotiate(replace(plan, remote=(HOST, other.stream.port.number)))
     ticker = Ticker()
     for end in (one, other):
+        ticker.add(end.stream.send_due, early=True)
         ticker.add(end.stream.tick)
     try:
         yield one, other
     finally:
         for end in (one, other):
+            ticker.remove(end.stream.send_due)
             ticker.remove(end.stream.tick)
             end.stream.close()
             end.stream.close()

@@ -82,7 +82,7 @@ def test_what_is_made_up_is_nearer_to_the_speech_than_silence() -> None:
 class Mute(Concealer):
     """What one gets without any concealment."""
 
-    def heard(self, samples: Int16Array) -> Int16Array:
+    def heard(self, samples: Int16Array, rms: float) -> Int16Array:
         return samples
 
     def conceal(self, count: int) -> Int16Array:
