@@ -241,11 +241,13 @@ class MediaSession:
         return MediaLine("audio", self.local[1], "RTP/SAVP" if secure else "RTP/AVP", formats, None, tuple(attributes))
 
     def _numbered(self) -> list[Codec]:
-        """Our codecs under the numbers of the call (RFC 3264 section 8.3.2); one whose number is taken is left out."""
-        if self.agreed is None:
+        """Our codecs under the numbers of the call (RFC 3264 section 8.3.2), the one in use first, so that a hold does
+        not change it; one whose number is taken is left out."""
+        agreed = self.agreed
+        if agreed is None:
             return list(self._can.codecs)
-        used = {(codec.name, codec.clock_hz): number for number, codec in self.agreed.receivable}
-        taken = {*used.values(), self.agreed.dtmf_receivable}
+        used = {(codec.name, codec.clock_hz): number for number, codec in agreed.receivable}
+        taken = {*used.values(), agreed.dtmf_receivable}
         codecs = []
         for codec in self._can.codecs:
             number = used.get((codec.name, codec.clock_hz))
@@ -253,7 +255,7 @@ class MediaSession:
                 codecs.append(replace(codec, payload_type=number))
             elif codec.payload_type not in taken:
                 codecs.append(codec)
-        return codecs
+        return sorted(codecs, key=lambda one: (one.name, one.clock_hz) != (agreed.codec.name, agreed.codec.clock_hz))
 
     def _dtmf_number(self, clock: int) -> int:
         if self.agreed and self.agreed.codec.clock_hz == clock and self.agreed.dtmf_receivable is not None:

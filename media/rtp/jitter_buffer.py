@@ -213,8 +213,9 @@ class JitterBuffer:
         following = min(self._slots)
         numbers = self._missing_numbers(self._slots[following].sequence)
         surplus = self.depth_s(now) - self.target_s
-        if surplus > (_MUCH_S if numbers > 0 else self._frame_s):
-            # The clock stood still while nothing came: make up for it here, where there is nothing to be heard.
+        if surplus > self._frame_s:
+            # The clock stood still while nothing came, and that time was filled: with what is missing here, it turns
+            # out. Nor is there a better place to become shallower than where there is nothing to be heard.
             self._next = min(following, self._next + round(surplus * self._clock) // self._frame * self._frame)
             if self._next == following:
                 return self.pop(now)

@@ -220,7 +220,7 @@ def test_an_offer_in_mid_call_keeps_numbers_and_places() -> None:
             "a=rtpmap:111 telephone-event/48000",
         )
     )
-    assert audio(one.make_offer())[:2] == ["m=video 0 RTP/AVP 31", "m=audio 10000 RTP/AVP 0 96 101 111"]
+    assert audio(one.make_offer())[:2] == ["m=video 0 RTP/AVP 31", "m=audio 10000 RTP/AVP 96 0 111 101"]
 
 
 def test_rtcp_mux_only_where_one_port_serves_both() -> None:
