@@ -8,10 +8,12 @@ what=${1:?run, test or bench}
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 
+installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'install ok installed'; }
+
 debian() { # debian PACKAGE...: install what is missing
     local missing=()
     for package in "$@"; do
-        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+        installed "$package" || missing+=("$package")
     done
     [ ${#missing[@]} -eq 0 ] && return
     command -v apt-get >/dev/null || { echo "please install: ${missing[*]}" >&2; exit 1; }
@@ -22,19 +24,20 @@ debian() { # debian PACKAGE...: install what is missing
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends "${missing[@]}" | grep -E '^Setting up' || true
 }
 
-quiet_redis() { # redis-server for the tests, which start their own: the package's service neither runs nor starts at boot
-    command -v redis-server >/dev/null && return
-    local policy=/usr/sbin/policy-rc.d sudo=""
+servers() { # servers PACKAGE...: for the tests, which start their own: the services neither run nor start at boot
+    local missing=() policy=/usr/sbin/policy-rc.d sudo=""
+    for package in "$@"; do installed "$package" || missing+=("$package"); done
+    [ ${#missing[@]} -eq 0 ] && return
     [ "$(id -u)" -eq 0 ] || sudo=sudo
     if [ -e "$policy" ]; then # a container's, as a rule, which starts no service at all
-        debian redis-server
+        debian "${missing[@]}"
     else
         printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
         $sudo chmod 755 "$policy"
-        (debian redis-server) || { $sudo rm -f "$policy"; exit 1; }
+        (debian "${missing[@]}") || { $sudo rm -f "$policy"; exit 1; }
         $sudo rm -f "$policy"
     fi
-    if command -v systemctl >/dev/null; then $sudo systemctl disable --now redis-server >/dev/null 2>&1 || true; fi
+    if command -v systemctl >/dev/null; then $sudo systemctl disable --now "${missing[@]}" >/dev/null 2>&1 || true; fi
 }
 
 find_python() {
@@ -83,7 +86,7 @@ run)
     ;;
 test)
     debian flite chromium openssl sip-tester
-    quiet_redis
+    servers redis-server kamailio
     make_venv .venv "$digest dev" packages '.[dev]'
     # A second SIP stack, for the tests only and in a process of its own: it is under the GPL.
     make_venv .venv-pjsua "pjsua2 2.15.1" pip_install .venv-pjsua pjsua2-python==2.15.1.post1

@@ -1,7 +1,7 @@
 """A phone on PJSIP, in a process and an environment of its own: calls, or waits to be called, and does as it is told.
 
     python pjsua_phone.py SIP_PORT [--call URI] [--codec NAME] [--play IN.wav] [--record OUT.wav] [--tls] [--srtp]
-                          [--require-100rel] [--vad] [--user USER --password PASSWORD] ACTION...
+                          [--require-100rel] [--vad] [--user USER --password PASSWORD] [--register URI] ACTION...
 
 Actions: `wait:S`, `dtmf:KEYS`, `info:KEYS`, `hold:S`, `refer:URI`, `reinvite`, `answered:S` (wait until somebody has
 called, that long), `gone:S` (wait until the call is over), `stay:S` (whatever happens), `hangup`. Prints one JSON
@@ -81,7 +81,7 @@ class Account(pj.Account):  # type: ignore[misc]
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
-    for name in ("call", "codec", "play", "record", "user", "password"):
+    for name in ("call", "codec", "play", "record", "user", "password", "register"):
         parser.add_argument(f"--{name}", default="")
     for name in ("tls", "srtp", "require-100rel", "vad"):
         parser.add_argument(f"--{name}", action="store_true")
@@ -113,7 +113,10 @@ def account(given: argparse.Namespace, prepare: Callable[[Call], Call]) -> Accou
     config = pj.AccountConfig()
     suffix = ";transport=tls" if given.tls else ""
     config.idUri = f"sip:{given.user or 'pjsua'}@127.0.0.1:{given.port}{suffix}"
-    if given.user:
+    if given.register:
+        config.idUri = given.register.replace("sip:", f"sip:{given.user}@")
+        config.regConfig.registrarUri = given.register
+    if given.password:
         config.sipConfig.authCreds.append(pj.AuthCredInfo("digest", "*", given.user, 0, given.password))
     if given.srtp:
         config.mediaConfig.srtpUse, config.mediaConfig.srtpSecureSignaling = pj.PJMEDIA_SRTP_MANDATORY, 0

@@ -52,7 +52,7 @@ class Served:
 async def serve(**environment: str) -> AsyncIterator[Served]:
     """Start `fastagent serve` on loopback; end it hard if the test did not end it."""
     port = int(environment.setdefault("PORT", str(free_port())))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FASTAGENT_", "TWILIO_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FASTAGENT_", "TWILIO_", "SIP_"))}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
