@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-import socket
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -46,7 +45,7 @@ from fastagent.connectors.sip.registration import Registrar
 from fastagent.connectors.sip.sip_call import Equipment, OnAnswered, OnOver, SipCall
 from fastagent.connectors.sip.stack import AgentConfig
 from fastagent.connectors.sip.tls import ServerTls, client_tls
-from fastagent.connectors.sip.transports import Transports, resolved
+from fastagent.connectors.sip.transports import Transports, own_address, resolved
 from fastagent.connectors.sip.trunk import TrunkLine
 from fastagent.connectors.sip.user_agent import UserAgent
 from fastagent.media.ticker import Ticker
@@ -446,16 +445,3 @@ class _CallSignalling:
     def hold(self, on: bool) -> None:
         """Send a re-INVITE."""
         self._do(self._connection.agent.change_media, hold=on)
-
-
-def own_address(host: str) -> str:
-    """Return what phones are told, where we listen on all addresses: the one that this machine uses outwards."""
-    if host not in ("0.0.0.0", "::"):
-        return host
-    outwards = "192.0.2.1" if host == "0.0.0.0" else "2001:db8::1"  # of documentation (RFC 5737, 3849): nothing is sent
-    with socket.socket(socket.AF_INET if host == "0.0.0.0" else socket.AF_INET6, socket.SOCK_DGRAM) as one:
-        try:
-            one.connect((outwards, 9))
-        except OSError:
-            return "127.0.0.1" if host == "0.0.0.0" else "::1"
-        return str(one.getsockname()[0])

@@ -11,6 +11,7 @@ from fastagent.connectors.sip.connections import Connections, Failed, Received
 
 _RESOLVE_S = 10.0
 _MAX_RESOLVING = 64
+_TRIES = 20
 
 
 def is_address(host: str) -> bool:
@@ -34,6 +35,19 @@ async def resolved(host: str, *, ipv6: bool) -> list[str]:
     async with asyncio.timeout(_RESOLVE_S):
         found = await asyncio.get_running_loop().getaddrinfo(host, None, family=family, type=socket.SOCK_DGRAM)
     return list(dict.fromkeys(str(one[4][0]) for one in found))
+
+
+def own_address(host: str) -> str:
+    """Return what phones are told, where we listen on all addresses: the one that this machine uses outwards."""
+    if host not in ("0.0.0.0", "::"):
+        return host
+    outwards = "192.0.2.1" if host == "0.0.0.0" else "2001:db8::1"  # of documentation (RFC 5737, 3849): nothing is sent
+    with socket.socket(socket.AF_INET if host == "0.0.0.0" else socket.AF_INET6, socket.SOCK_DGRAM) as one:
+        try:
+            one.connect((outwards, 9))
+        except OSError:
+            return "127.0.0.1" if host == "0.0.0.0" else "::1"
+        return str(one.getsockname()[0])
 
 
 def _no_tls() -> ssl.SSLContext:
@@ -81,12 +95,7 @@ class Transports:
         """
         self._ipv6 = ":" in host
         try:
-            server = await self._connections.listen(host, port, "tcp")
-            self._servers.append(server)
-            port = server.sockets[0].getsockname()[1]
-            self._datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-                lambda: _Datagrams(self._received), sock=self._bound(host, port)
-            )
+            port = await self._open_both(host, port)
             self.ports = {"udp": port, "tcp": port}
             if tls is not None and tls_port is not None:
                 secure = await self._connections.listen(host, tls_port, "tls", tls)
@@ -95,6 +104,26 @@ class Transports:
         except OSError:
             await self.aclose()
             raise
+
+    async def _open_both(self, host: str, port: int) -> int:
+        """Listen on UDP and TCP; return the port. A free one of TCP may be somebody's of UDP: then take another."""
+        tries = _TRIES if port == 0 else 1
+        while True:
+            tries -= 1
+            server = await self._connections.listen(host, port, "tcp")
+            found = int(server.sockets[0].getsockname()[1])
+            try:
+                bound = self._bound(host, found)
+            except OSError:
+                server.close()
+                if not tries:
+                    raise
+                continue
+            self._servers.append(server)
+            self._datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: _Datagrams(self._received), sock=bound
+            )
+            return found
 
     def _bound(self, host: str, port: int) -> socket.socket:
         one = socket.socket(socket.AF_INET6 if self._ipv6 else socket.AF_INET, socket.SOCK_DGRAM)

@@ -2,17 +2,20 @@
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr, ValidationError
 
-Verdict = Literal["ok", "note", "warning", "error"]
+from fastagent.gateway.cli.finding import Finding
+from fastagent.gateway.cli.sip_check import check_sip
+
 _SIGNS = {
     "ok": "[green]ok[/green]",
     "note": "[dim]--[/dim]",
@@ -20,15 +23,6 @@ _SIGNS = {
     "error": "[red]XX[/red]",
 }
 _LIMIT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str
-    verdict: Verdict
-    text: str
 
 
 def doctor(
@@ -39,6 +33,7 @@ def doctor(
     """Look at the settings, and at everything that they name. Exit code 1 if something cannot work."""
     from fastagent.gateway.settings import Settings
 
+    logging.disable()  # what is wrong is a finding
     try:
         settings = Settings()
     except ValidationError as error:
@@ -64,7 +59,7 @@ def _show(findings: list[Finding]) -> None:
 
 async def _look(settings: Any, *, speak: bool, url: str | None) -> list[Finding]:
     checks: list[Callable[[Any], Awaitable[list[Finding]] | list[Finding]]] = [
-        _set, _auth, _port, _agents, _redis, _endpoint, _twilio,
+        _set, _auth, _port, _agents, _redis, _endpoint, _twilio, check_sip,
     ]  # fmt: skip
     if speak:
         checks.append(_speech)

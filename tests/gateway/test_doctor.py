@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.connectors.sip.test_connector import certificate
 from tests.support.process import free_port, serve
 
 pytestmark = pytest.mark.real
@@ -21,11 +22,11 @@ async def doctor(*arguments: str, **environment: str) -> tuple[int, dict[str, tu
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("FASTAGENT_", "TWILIO_", "OPENAI_", "REDIS_"))
+        if not name.startswith(("FASTAGENT_", "TWILIO_", "OPENAI_", "REDIS_", "SIP_"))
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "fastagent", "doctor", "--json", *arguments,
-        env={**kept, "PORT": str(free_port()), **environment},
+        env={**kept, "PORT": str(free_port()), "SIP_PORT": str(free_port()), **environment},
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await process.communicate()
@@ -39,12 +40,16 @@ async def test_a_fresh_machine_is_well_and_its_speech_speaks() -> None:
     assert code == 0
     assert {name: verdict for name, (verdict, _) in found.items()} == {
         "PORT": "note",
+        "SIP_PORT": "note",
         "API keys": "note",
         "port": "ok",
         "default agent": "ok",
         "Redis": "note",
         "model endpoint": "note",
         "Twilio": "note",
+        "SIP": "ok",
+        "SIP address": "ok",
+        "RTP ports": "ok",
         "speech": "ok",
     }
 
@@ -66,6 +71,11 @@ async def test_what_is_wrong_is_named_and_no_secret_is_shown(tmp_path: Path) -> 
             OPENAI_BASE_URL=f"http://127.0.0.1:{free_port()}/v1",
             TWILIO_AUTH_TOKEN="topsecret5",
             SIP_USERS="me:topsecret6",
+            SIP_TRUNK=f"sip:127.0.0.1:{free_port()};transport=tcp",
+            SIP_TRUNK_USER="me",
+            SIP_TRUNK_PASSWORD="topsecret7",
+            SIP_HOLD_MUSIC=str(tmp_path / "bad.yaml"),
+            RTP_PORTS="20000-20009",
         )
     assert code == 1
     assert "topsecret" not in str(found)
@@ -77,6 +87,31 @@ async def test_what_is_wrong_is_named_and_no_secret_is_shown(tmp_path: Path) -> 
     assert found["Redis"] == ("warning", "does not answer: connection")
     assert found["model endpoint"][0] == "error"
     assert found["Twilio"][0] == "warning"
+    assert found["SIP"][1].endswith("calls from this machine, the trunk, 1 users with passwords")
+    assert found["SIP trunk"][0] == "error"
+    assert found["SIP hold music"][0] == "error"
+    assert found["RTP ports"][0] == "warning"
+
+
+async def test_a_sip_that_would_be_open_to_everybody_is_an_error() -> None:
+    code, found = await doctor("--no-speak", SIP_HOST="0.0.0.0")
+    assert (code, found["SIP"][0]) == (1, "error")
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
+async def test_a_trunk_is_asked_how_it_is(tmp_path: Path, transport: str) -> None:
+    """The trunk is a gateway."""
+    files, port, tls = certificate(tmp_path), free_port(), free_port()
+    own = {"SIP_TLS_CERT": str(files.certificate), "SIP_TLS_KEY": str(files.key)}
+    async with serve(FASTAGENT_SPEECH="scripted", SIP_PORT=str(port), SIP_TLS_PORT=str(tls), **own) as served:
+        await served.until("/livez", 200)
+        trunk = f"sip:127.0.0.1:{tls if transport == 'tls' else port};transport={transport}"
+        _, found = await doctor("--no-speak", SIP_TRUNK=trunk, SIP_TLS_CA=str(files.certificate), **own)
+    assert found["SIP trunk"] == ("ok", f"{trunk.split(';')[0][4:]} ({transport}) answers (200)")
+    assert found["SIP TLS"][0] == "warning", "its two days are soon over"
+    if transport == "tls":
+        _, found = await doctor("--no-speak", SIP_TRUNK=trunk)
+        assert found["SIP trunk"][0] == "error"
 
 
 async def test_a_wrong_setting_is_an_error_at_its_name() -> None:

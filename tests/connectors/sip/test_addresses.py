@@ -5,8 +5,7 @@ import asyncio
 import pytest
 
 from fastagent.connectors.sip.actions import Address
-from fastagent.connectors.sip.connector import own_address
-from fastagent.connectors.sip.transports import Transports, is_address
+from fastagent.connectors.sip.transports import Transports, is_address, own_address
 
 
 def test_who_listens_everywhere_tells_an_address_of_this_machine() -> None:

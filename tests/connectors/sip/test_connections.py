@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import uvloop
 from fastagent.connectors.sip import connections
 from fastagent.connectors.sip.actions import Address
 from fastagent.connectors.sip.transports import Transports
+from tests.support.process import free_port
 from tests.support.sip_end import HOST, end, until
 
 pytestmark = pytest.mark.real
@@ -42,6 +44,25 @@ async def opened() -> AsyncIterator[Open]:
         yield one
     finally:
         await one.all.aclose()
+
+
+async def test_a_free_port_is_free_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    bound = Transports._bound
+
+    def taken_twice(self: Transports, host: str, port: int) -> socket.socket:
+        tried.append(port)
+        if len(tried) < 3:
+            raise OSError("taken")
+        return bound(self, host, port)
+
+    monkeypatch.setattr(Transports, "_bound", taken_twice)
+    async with opened() as one:
+        assert one.all.ports == {"udp": tried[2], "tcp": tried[2]}
+    tried.clear()
+    with pytest.raises(OSError, match="taken"):
+        await Transports(lambda data, source, kind: None, lambda to: None).open(HOST, free_port())
+    assert len(tried) == 1
 
 
 @pytest.mark.parametrize("at", [len(OPTIONS) - 4, len(OPTIONS) - 2, 30])
