@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -293,8 +292,7 @@ class SipConnection:
         if release is None or port is None:
             if release is not None:
                 release()
-            again = str(random.randint(5, 15))
-            self.perform(self.agent.reject(offer.call, 503, self._now, items=(("Retry-After", again),)))
+            self.perform(self.agent.turn_away(offer.call, self._now))
             return
         info = caller_of(offer, self.name)
         self._calls[offer.call] = SipCall(

@@ -59,7 +59,6 @@ class Inbound:
 
     def __init__(self, stack: Stack, in_dialog: InDialog, provisionals: Provisionals) -> None:
         self._stack, self._in_dialog, self._provisionals = stack, in_dialog, provisionals
-        self.draining = False
 
     # -- from the network --------------------------------------------------------------------------------------------
 
@@ -98,11 +97,18 @@ class Inbound:
         self.reject(call, 480, now, "", (), "no_answer")
 
     def _check_room(self) -> None:
-        if self.draining or self._stack.live >= self._stack.config.max_calls or self._stack.transactions.full:
-            if self._stack.config.full_status == 486:
-                raise Refused(486)
-            after = 5 + self._stack.token(1)[0] % 11  # F19: at random, so that they do not all come back at once
-            raise Refused(self._stack.config.full_status, items=(("Retry-After", str(after)),))
+        if self._stack.live >= self._stack.config.max_calls or self._stack.transactions.full:
+            raise self._no_room()
+
+    def _no_room(self) -> Refused:
+        status = self._stack.config.full_status
+        after = 5 + self._stack.token(1)[0] % 11  # F19: at random, so that they do not all come back at once
+        return Refused(status, items=(("Retry-After", str(after)),) if status == 503 else ())
+
+    def turn_away(self, call: Call, now: float) -> None:
+        """Refuse the call: there is no room for it."""
+        refused = self._no_room()
+        self.reject(call, refused.status, now, "", refused.items)
 
     def _begin_dialog(self, call: Call, request: Request) -> None:
         call.peer_allows = request.headers.tokens("allow")

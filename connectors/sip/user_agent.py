@@ -226,14 +226,16 @@ class UserAgent:
         return self._said()
 
     def reject(self, call: str, status: int, now: float, *, reason: str = "", items: Items = ()) -> list[Action]:
-        """Refuse the call: 404 for no such agent, 486 busy, 503 with Retry-After ..."""
+        """Refuse the call: 404 for no such agent, 486 busy ..."""
         if (found := self._stack.calls.get(call)) is not None:
             self._inbound.reject(found, status, now, reason, items)
         return self._said()
 
-    def drain(self) -> None:
-        """Take no more calls: 503 with a Retry-After."""
-        self._inbound.draining = True
+    def turn_away(self, call: str, now: float) -> list[Action]:
+        """Refuse the call: there is no room for it. 503 with a Retry-After, or what the settings say."""
+        if (found := self._stack.calls.get(call)) is not None:
+            self._inbound.turn_away(found, now)
+        return self._said()
 
     # -- calls by us -------------------------------------------------------------------------------------------------
 

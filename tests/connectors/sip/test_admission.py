@@ -4,7 +4,9 @@ import ipaddress
 
 import pytest
 
+from fastagent.connectors.sip.actions import CallOffered
 from fastagent.connectors.sip.admission import LOOPBACK, Admission, Trust, is_scanner
+from fastagent.connectors.sip.message import Response
 from tests.connectors.sip.rig import Rig, changed, invite, request
 
 
@@ -81,9 +83,10 @@ def test_f19_a_full_gateway_says_when_to_come_back() -> None:
     assert Rig(changed(max_calls=0, full_status=486)).status(invite()) == 486
 
 
-def test_f17_a_draining_gateway_takes_no_calls() -> None:
-    rig = Rig()
-    _, ok = rig.answered(invite())
-    rig.ua.drain()
-    assert rig.status(invite(call_id="two", branch="two")) == 503
-    assert rig.status(request("BYE", 2, to_tag=ok.to.tag)) == 200
+@pytest.mark.parametrize(("full_status", "tells_when"), [(503, True), (486, False)])
+def test_f19_so_is_a_call_told_for_which_its_owner_has_no_room(full_status: int, tells_when: bool) -> None:
+    rig = Rig(changed(full_status=full_status))
+    rig.send(invite())
+    (answer,) = rig.take(rig.ua.turn_away(rig.event(CallOffered).call, rig.now))
+    assert isinstance(answer, Response)
+    assert (answer.status, answer.headers.get("retry-after") is not None) == (full_status, tells_when)

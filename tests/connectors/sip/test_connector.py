@@ -185,6 +185,11 @@ async def test_whom_nobody_answers_is_told_by_a_word() -> None:
         caller.progress.clear()
         caller.dial(f"sip:agent@{HOST}:9;transport=tcp")
         await until(lambda: caller.progress == [("ended", "unreachable")])
+        async with end(full_status=486) as other:
+            other.full = True
+            caller.progress.clear()
+            caller.dial(other.uri.replace("sip:", "sip:agent@"))
+            await until(lambda: caller.progress == [("ended", "busy")])
         with pytest.raises(DialError, match="SIP_TRUNK"):
             caller.dial("+15550100001")
         with pytest.raises(DialError, match="no SIP address"):
