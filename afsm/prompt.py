@@ -1,7 +1,7 @@
 """What the model is told: the state's prompt, what is known, and the conversation as the caller heard it.
 
-Everything that came from outside (facts, profile, slots, notes) is quoted as data with a cap on its length; it never
-stands among the instructions.
+Everything that came from outside (metadata, facts, profile, slots, notes) is quoted as data with a cap on its length;
+it never stands among the instructions. Who calls from where is not among it: tools and texts know that.
 """
 
 import json
@@ -16,6 +16,8 @@ MOVE = MOVE_TOOL
 _MAX_DATA = 4000
 _MAX_NOTES = 2000
 _MAX_MESSAGES_CHARS = 24_000
+_NUMBERS = frozenset(("caller_id", "called_id", "caller", "callee", "sip_user", "sip_host"))
+_NUMBERS |= {"forwarded_from", "diversion", "history_info", "p_asserted_identity"}
 
 _HOUSE_RULES = (
     "You are speaking with a caller on the telephone. Answer in one to three short spoken sentences, without lists, "
@@ -27,7 +29,13 @@ def messages(
     instructions: str, input_text: str, context: ConversationContext, *, scratchpad: str, ways: str
 ) -> list[Message]:
     """Return the chat for a turn."""
-    known = {"facts": context.facts, "profile": context.profile, "slots": context.slots, "variables": context.variables}
+    known = {
+        "call": {name: value for name, value in context.metadata.items() if name not in _NUMBERS},
+        "facts": context.facts,
+        "profile": context.profile,
+        "slots": context.slots,
+        "variables": context.variables,
+    }
     data = json.dumps({name: value for name, value in known.items() if value}, ensure_ascii=False, default=str)
     parts = [_HOUSE_RULES, instructions]
     if ways:

@@ -11,6 +11,7 @@ from fastagent.afsm.templates import Template
 
 _COUNTERS = {"turns", "misses"}
 _CONFIRM = {"value", "spoken"}
+_OF_THE_CALL = {"caller_id", "called_id", "caller_name", "forwarded_from", "stir_verstat", "sip_user", "sip_host"}
 _SEVERITIES = ("error", "warning", "note")
 _OWN_PROMPTS = 2  # of ours about silence, where a state has none
 _HINTS = 20  # likenesses are slow to look for
@@ -143,7 +144,12 @@ def _all_texts(config: AgentConfig) -> Iterator[tuple[str, str, set[str]]]:
 def _known_names(config: AgentConfig) -> set[str]:
     ways = [way for state in config.states for way in state.transitions] + list(config.global_transitions)
     slots = {slot.name for state in config.states for slot in state.slots}
-    return slots | set(config.variables) | {name for way in ways for name in way.set}
+    return slots | set(config.variables) | {name for way in ways for name in way.set} | _OF_THE_CALL
+
+
+def _never_set(names: Iterable[str], known: set[str]) -> list[str]:
+    """Names that nothing gives a value; `x_...` are headers and parameters of the call."""
+    return sorted(name for name in set(names) - known if not name.startswith("x_"))
 
 
 def _texts(config: AgentConfig) -> Iterator[Problem]:
@@ -154,7 +160,7 @@ def _texts(config: AgentConfig) -> Iterator[Problem]:
         except DefinitionError as error:
             yield Problem("error", path, str(error), "template")
             continue
-        for name in sorted(names - known - own):
+        for name in _never_set(names, known | own):
             hint = "no slot, variable or `set` gives it a value; it will be empty"
             yield Problem("warning", path, f"{name!r} is never set", "unknown-name", hint)
 
@@ -183,7 +189,7 @@ def _expressions(config: AgentConfig) -> Iterator[Problem]:
         except DefinitionError as error:
             yield Problem("error", path, str(error), "expression")
             continue
-        for name in sorted(names - known):
+        for name in _never_set(names, known):
             yield Problem("warning", path, f"{name!r} is never set", "unknown-name", "it will be None")
 
 

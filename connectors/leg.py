@@ -44,7 +44,8 @@ class CallInfo:
     audio: AudioFormat
     """How the caller's audio comes."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """What the provider or client told of the call; templates see it, and the model as quoted data."""
+    """What the provider or client told of the call; templates see it, and the model as quoted data, but
+    for numbers and addresses."""
     playback: AudioFormat | None = None
     """How ours goes, if otherwise."""
     burst_s: float = 3.0

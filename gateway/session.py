@@ -191,7 +191,8 @@ class Session:
 
     def _fresh_machine(self) -> Machine:
         context = ConversationContext(max_history=self.agent.max_history)
-        context.metadata.update(self.leg.info.metadata)
+        info = self.leg.info
+        context.metadata.update({"caller_id": info.from_, "called_id": info.to, **info.metadata})
         return self._equipped(Machine(self.agent.afsm, context, on_transition=self._transitioned))
 
     def _restored(self, snapshot: Mapping[str, Any]) -> Machine:

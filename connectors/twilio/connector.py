@@ -31,7 +31,8 @@ _OPENING_S = 3.0
 _MAX_MESSAGE = 1 << 20
 _CALL_SID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
-_METADATA = re.compile(r"CallerName|ForwardedFrom|StirVerstat|SipHeader_X-[A-Za-z0-9-]{1,64}")
+_METADATA = {"CallerName": "caller_name", "ForwardedFrom": "forwarded_from", "StirVerstat": "stir_verstat"}
+_HEADER = re.compile(r"SipHeader_(X-[A-Za-z0-9-]{1,64})")
 
 
 @dataclass(slots=True)
@@ -349,8 +350,14 @@ def _announced(form: Mapping[str, str], agent_id: str, release: Callable[[], Non
         to=form.get("To", ""),
         direction=form.get("Direction", "inbound"),
         release=release,
-        metadata={name: value[:256] for name, value in form.items() if _METADATA.fullmatch(name)},
+        metadata={known: value[:256] for name, value in form.items() if (known := _known_as(name))},
     )
+
+
+def _known_as(parameter: str) -> str | None:
+    """Return an agent's name for a webhook's parameter, the same as on other wires; None for what it is not told."""
+    header = _HEADER.fullmatch(parameter)
+    return header.group(1).lower().replace("-", "_") if header else _METADATA.get(parameter)
 
 
 def _wss(origin: str) -> str:

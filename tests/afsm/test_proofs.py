@@ -240,6 +240,13 @@ def test_a_misspelled_target_is_told_its_right_name() -> None:
     assert problem.hint == "did you mean 'end'?"
 
 
+def test_what_a_call_brings_needs_no_other_value() -> None:
+    document = sound(random.Random(1))
+    state(document, "end")[1]["say"] = "Goodbye {{ caller_name }} at {{ caller_id }}, order {{ x_order }}."
+    state(document, "state 0")[1]["transitions"].insert(0, {"to": "end", "when": "called_id == '700' and x_vip == 1"})
+    assert "unknown-name" not in {rule for _, rule, _ in found(document)}
+
+
 def test_the_example_is_sound() -> None:
     assert found(yaml.safe_load(PHARMACY.read_text())) == []
 

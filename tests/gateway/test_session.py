@@ -23,6 +23,12 @@ async def test_the_greeting_goes_out_at_once_and_is_remembered_as_heard() -> Non
         assert any(loud_frames(bytes(world.leg.heard)))
 
 
+async def test_an_agent_knows_who_calls_whom() -> None:
+    async with call() as world:
+        await world.greeted()
+        assert world.context.metadata == {"caller_id": "+15550100001", "called_id": "+15550100002"}
+
+
 async def test_an_utterance_is_answered_after_the_short_delay() -> None:
     async with call() as world:
         await world.greeted()

@@ -386,6 +386,22 @@ async def test_markup_in_a_parameter_parses_back(world: World) -> None:
     assert MARKUP not in answer.body
 
 
+async def test_the_agent_is_told_what_the_webhook_tells(world: World) -> None:
+    told: dict[str, Any] = {"CallerName": "Ann", "SipHeader_X-Order-No": "42", "StirVerstat": "TN-Validation-Passed-A", "Other": "x"}
+    async with world.twilio.call(**told):
+        await eventually(lambda: len(world.gateway.sessions) == 1)
+        (record,) = world.gateway.sessions.active()
+        session = world.gateway.sessions.live(record.session_id)
+        assert session is not None
+        known = session.machine.context.metadata
+    assert {"caller_id", "called_id"} <= set(known)
+    assert {name: value for name, value in known.items() if name not in ("caller_id", "called_id")} == {
+        "caller_name": "Ann",
+        "x_order_no": "42",
+        "stir_verstat": "TN-Validation-Passed-A",
+    }
+
+
 async def test_parameters_stay_under_500_characters(world: World) -> None:
     """Point 11: what is too long is left out, and the call goes through all the same."""
     world.gateway.twilio.agents["+15550109999"] = "x" * 600

@@ -45,7 +45,7 @@ async def test_with_keys_every_operation_but_the_open_ones_needs_one() -> None:
         described = (await rest.get("/openapi.json")).body["paths"]
         refused = 0
         for path, methods in described.items():
-            at = path.replace("{agent_id}", "bench").replace("{session_id}", "sess_1")
+            at = path.replace("{agent_id}", "bench").replace("{session_id}", "sess_1").replace("{call_id}", "c1")
             for method in methods:
                 reply = await rest.ask(method.upper(), at)
                 if path in OPEN:
@@ -56,7 +56,7 @@ async def test_with_keys_every_operation_but_the_open_ones_needs_one() -> None:
                     assert (reply.status, reply.body["code"]) == (401, "authentication_failed"), (method, path)
                     assert reply.headers["WWW-Authenticate"] == "Bearer"
                     assert methods[method]["security"] == [{"bearer": []}]
-        assert refused == 14
+        assert refused == 19
         assert rest.metric("auth_failures_total", surface="rest") == refused
         assert (await rest.get("/health")).body["auth"] == "keys"
 
