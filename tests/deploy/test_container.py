@@ -348,6 +348,18 @@ def test_the_environment_is_one_that_the_gateway_knows_and_takes(monkeypatch: py
     assert Settings() == plain.model_copy(update={"redis_url": "redis://redis:6379/0"})
 
 
+def test_the_override_for_phones_publishes_what_the_gateway_listens_on(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(services:.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+    override = tmp_path / "docker-compose.override.yml"
+    override.write_text(text)
+    assert _run(str(TOOLS / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", override).returncode == 0
+    service = yaml.safe_load(text)["services"]["fastagent"]
+    environment, port = service["environment"], Settings.model_fields["sip_port"].default
+    assert set(environment) <= {one.alias for one in Settings.model_fields.values()}
+    range_ = environment["RTP_PORTS"]
+    assert set(service["ports"]) == {f"{port}:{port}/udp", f"{port}:{port}/tcp", f"{range_}:{range_}/udp"}
+
+
 def test_no_secret_is_written_down() -> None:
     secrets = [name for name in GATEWAY["environment"] if re.search("KEY|TOKEN|SID|PASSWORD", name)]
     assert {"OPENAI_API_KEY", "TWILIO_AUTH_TOKEN"} <= set(secrets)
