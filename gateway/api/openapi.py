@@ -183,7 +183,7 @@ SERVER_MESSAGES: dict[str, tuple[str, Schema]] = {
         {"turn_id": {"type": "integer"}, "waterfall_ms": {"type": "object"}},
     ),
     "call_event": (
-        "A key, a transfer, a hand-over.",
+        "A key, a hold, a transfer, a hand-over.",
         {"event": {"type": "string"}, "detail": {"type": ["string", "null"]}, "digits": {"type": "string"}},
     ),
 }
