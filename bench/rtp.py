@@ -8,7 +8,6 @@ gateway's own Twilio wire. Then codecs, and how many calls one core holds.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.servers import ROOT, Report, gateway, load, running
+from bench.servers import ROOT, Report, gateway, load, measured, running
 
 _SIP = "127.0.0.1:15960"
 _CODECS = ("PCMU", "G722", "opus")
@@ -46,20 +45,8 @@ def floor(calls: int) -> Iterator[int]:
 
 
 def measure(pid: int, calls: int, seconds: float, *options: str) -> Report:
-    """Run the load on core 1 and return its report."""
-    done = subprocess.run(
-        [
-            *("taskset", "-c", "1", sys.executable, "-m", "bench.rtp_load", "--pid", str(pid), "--to", _SIP),
-            *("--calls", str(calls), "--seconds", str(seconds), *options),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=seconds + calls + 60,
-        check=True,
-    )
-    report: Report = json.loads(done.stdout)
-    return report
+    """Run the load over SIP and return its report."""
+    return measured("bench.rtp_load", pid, calls, seconds, "--to", _SIP, *options)
 
 
 def holds(report: Report, alone: Report) -> bool:

@@ -81,11 +81,16 @@ def _until(path: str, began: float) -> float:
 
 
 def load(pid: int, calls: int, seconds: float, *options: str) -> Report:
-    """Run the load on core 1 and return its report."""
+    """Run the load over Twilio's wire on core 1 and return its report."""
+    to = ("--webhook", f"http://127.0.0.1:{PORT}/twilio/webhook")
+    return measured("bench.load", pid, calls, seconds, *to, *options)
+
+
+def measured(module: str, pid: int, calls: int, seconds: float, *options: str) -> Report:
+    """Run a load on core 1 and return its report."""
     done = subprocess.run(
         [
-            *("taskset", "-c", "1", sys.executable, "-m", "bench.load", "--pid", str(pid)),
-            *("--webhook", f"http://127.0.0.1:{PORT}/twilio/webhook", "--calls", str(calls)),
+            *("taskset", "-c", "1", sys.executable, "-m", module, "--pid", str(pid), "--calls", str(calls)),
             *("--seconds", str(seconds), *options),
         ],
         cwd=ROOT,
