@@ -192,7 +192,8 @@ class Session:
     def _fresh_machine(self) -> Machine:
         context = ConversationContext(max_history=self.agent.max_history)
         info = self.leg.info
-        context.metadata.update({"caller_id": info.from_, "called_id": info.to, **info.metadata})
+        known = {"caller_id": info.from_, "called_id": info.to, **info.metadata}
+        context.metadata.update({name: value for name, value in known.items() if value})
         return self._equipped(Machine(self.agent.afsm, context, on_transition=self._transitioned))
 
     def _restored(self, snapshot: Mapping[str, Any]) -> Machine:
