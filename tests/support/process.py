@@ -61,9 +61,19 @@ async def serve(**environment: str) -> AsyncIterator[Served]:
         env={**kept, "HOST": "127.0.0.1", **environment},
         stderr=asyncio.subprocess.PIPE,
     )
+    served = Served(process, port)
     try:
-        yield Served(process, port)
+        yield served
+    except BaseException:
+        await _ended(process)
+        _, log = await served.exited()
+        print(log[-20_000:], file=sys.stderr)  # with the failed test's report
+        raise
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await _ended(process)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
