@@ -27,6 +27,7 @@ from fastagent.connectors.rtp.ports import MediaPort, PortPool
 from fastagent.connectors.sip.actions import Action, Address, CallAnswered, CallEnded, Send
 from fastagent.connectors.sip.headers import NameAddr
 from fastagent.connectors.sip.media import ALL_CODECS, PCMU, Capabilities
+from fastagent.connectors.sip.names import Names
 from fastagent.connectors.sip.outbound import destination
 from fastagent.connectors.sip.stack import AgentConfig
 from fastagent.connectors.sip.transports import Transports
@@ -139,7 +140,7 @@ class Caller:
 
     def __init__(self, to: str, words: Words) -> None:
         self._to, self._codec = to, words.codec
-        self._transports = Transports(self._received, lambda address: None)
+        self._transports = Transports(self._received, lambda address: None, Names())
         self._agent: UserAgent | None = None
         self._answered: dict[str, Callable[[tuple[str, int]], None]] = {}
         self.lost = 0

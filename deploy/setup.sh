@@ -87,6 +87,7 @@ run)
 test)
     debian flite chromium openssl sip-tester
     servers redis-server kamailio
+    debian dnsmasq-base # without its service
     make_venv .venv "$digest dev" packages '.[dev]'
     # A second SIP stack, for the tests only and in a process of its own: it is under the GPL.
     make_venv .venv-pjsua "pjsua2 2.15.1" pip_install .venv-pjsua pjsua2-python==2.15.1.post1

@@ -11,7 +11,7 @@ Transport = Literal["udp", "tcp", "tls"]
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A place on the network. The host may be a name, which the shell resolves.
+    """A place on the network. The host may be a name, which the shell resolves; port 0 is the one that the DNS says.
 
     For `tcp` and `tls` it names the connection: the one whose far end this is, else a new one is opened to it.
     """
@@ -25,8 +25,13 @@ class Address:
         """Whether the transport repeats for us."""
         return self.transport != "udp"
 
+    @property
+    def default_port(self) -> int:
+        """The port of SIP, if none is given."""
+        return 5061 if self.transport == "tls" else 5060
+
     def __str__(self) -> str:
-        return f"{self.transport}:{self.host}:{self.port}"
+        return f"{self.transport}:{self.host}" + (f":{self.port}" if self.port else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,13 @@ class Send:
     """Write these bytes there."""
 
     data: bytes
+    to: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """A server said nothing, or that it cannot now (503): if its name has another, that is the next to be asked."""
+
     to: Address
 
 
@@ -184,4 +196,4 @@ Event = (
     | Registered
     | RegistrationFailed
 )
-Action = Send | Event
+Action = Send | Unavailable | Event

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from fastagent.connectors.sip.actions import Address, Transport
 from fastagent.connectors.sip.framer import PING, StreamFramer
+from fastagent.connectors.sip.names import Names, Place
 from fastagent.connectors.transports import abort
 
 _log = logging.getLogger(__name__)
@@ -81,10 +82,13 @@ class Connections:
         received: told of each message.
         failed: told of a place that cannot be reached, or whose connection is gone.
         client_tls: how we verify servers that we connect to.
+        names: where names are.
     """
 
-    def __init__(self, received: Received, failed: Failed, client_tls: Callable[[], ssl.SSLContext]) -> None:
-        self.received, self._failed, self._client_tls = received, failed, client_tls
+    def __init__(
+        self, received: Received, failed: Failed, client_tls: Callable[[], ssl.SSLContext], names: Names
+    ) -> None:
+        self.received, self._failed, self._client_tls, self._names = received, failed, client_tls, names
         self._all: dict[Address, _Connection] = {}
         self._per_address: Counter[str] = Counter()
         self._opening: dict[Address, list[bytes]] = {}
@@ -158,13 +162,8 @@ class Connections:
             waiting.append(data)
 
     async def _open(self, to: Address) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            tls = self._client_tls() if to.transport == "tls" else None
-            async with asyncio.timeout(_CONNECT_S):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self, to.transport, (to,)), to.host, to.port, ssl=tls
-                )
+            connection = await self._connected(to)
         except (OSError, TimeoutError, UnicodeError) as error:
             reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else type(error).__name__
             _log.warning("no SIP connection", extra={"transport": to.transport, "error": reason})
@@ -175,6 +174,28 @@ class Connections:
         connection.spoken = True  # it was us who wanted it
         for data in waiting:
             connection.write(data)
+
+    async def _connected(self, to: Address) -> _Connection:
+        """Connect to the first of a name's servers that takes us. A certificate must be the name's (RFC 5922)."""
+        places = await self._names.find(to)
+        tls = self._client_tls() if to.transport == "tls" else None
+        for place in places[:-1]:
+            try:
+                return await self._connect(to, place, tls)
+            except (OSError, TimeoutError):
+                self._names.avoid(to, place)
+        return await self._connect(to, places[-1], tls)
+
+    async def _connect(self, to: Address, place: Place, tls: ssl.SSLContext | None) -> _Connection:
+        async with asyncio.timeout(_CONNECT_S):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: _Connection(self, to.transport, (to,)),
+                place.host,
+                place.port,
+                ssl=tls,
+                server_hostname=to.host if tls is not None else None,
+            )
+        return connection
 
     async def aclose(self) -> None:
         """Close everything; may be called twice."""

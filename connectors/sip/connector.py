@@ -28,6 +28,7 @@ from fastagent.connectors.sip.actions import (
     Send,
     TransferProgress,
     Transport,
+    Unavailable,
 )
 from fastagent.connectors.sip.admission import LOOPBACK
 from fastagent.connectors.sip.attended import Consultation
@@ -39,12 +40,13 @@ from fastagent.connectors.sip.endings import REASONS, reason_items
 from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.hold_music import HoldMusic
 from fastagent.connectors.sip.media import Capabilities, NegotiatedMedia
+from fastagent.connectors.sip.names import Lookup, Names, own_address, resolved, services
 from fastagent.connectors.sip.outbound import Destination
 from fastagent.connectors.sip.registration import Registrar
 from fastagent.connectors.sip.sip_call import Equipment, OnAnswered, OnOver, SipCall
 from fastagent.connectors.sip.stack import AgentConfig
 from fastagent.connectors.sip.tls import ServerTls, client_tls
-from fastagent.connectors.sip.transports import Transports, own_address, resolved
+from fastagent.connectors.sip.transports import Transports
 from fastagent.connectors.sip.trunk import TrunkLine
 from fastagent.connectors.sip.user_agent import UserAgent
 from fastagent.media.ticker import Ticker
@@ -64,6 +66,7 @@ class SipConnection:
         ticker: the clock of all media.
         on_registered: told when the trunk knows us, and when not any more.
         make_stream: makes streams, in place of `RtpStream`.
+        lookup: asks the DNS for SRV records.
 
     Raises:
         OSError, MediaError: a file of the settings cannot be read.
@@ -79,10 +82,13 @@ class SipConnection:
         *,
         on_registered: Callable[[bool], None] = lambda registered: None,
         make_stream: Callable[..., RtpStream] = RtpStream,
+        lookup: Lookup = services,
     ) -> None:
         self._config, self._host, self._on_registered = config, host, on_registered
         self._tls = ServerTls(config.tls) if config.tls is not None else None
-        self._transports = Transports(self._received, self._failed, client_tls=partial(client_tls, config.tls_ca))
+        self._names = Names(ipv6=config.ipv6, lookup=lookup)
+        tls = partial(client_tls, config.tls_ca)
+        self._transports = Transports(self._received, self._failed, self._names, client_tls=tls)
         self._calls: dict[str, SipCall] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._refreshing: asyncio.TimerHandle | None = None
@@ -138,7 +144,7 @@ class SipConnection:
         if config.trunk is not None:
             self._trunk = TrunkLine(
                 config.trunk,
-                ipv6=config.ipv6,
+                names=self._names,
                 trust=self._trust,
                 register=self._register,
                 unregister=lambda one: self.perform(self.agent.unregister(one, self._now)),
@@ -216,6 +222,8 @@ class SipConnection:
             try:
                 if isinstance(action, Send):
                     self._transports.send(action.data, action.to)
+                elif isinstance(action, Unavailable):
+                    self._transports.avoid(action.to)
                 else:
                     self._happened(action)
             except Exception:

@@ -1,7 +1,7 @@
 """Dialogs: who talks to whom by which way (RFC 3261 section 12), and the session timer (RFC 4028)."""
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fastagent.connectors.sip.actions import Address, Transport
@@ -9,7 +9,7 @@ from fastagent.connectors.sip.grammar import NUMBER, Malformed, param, parse_par
 from fastagent.connectors.sip.headers import Headers, NameAddr
 from fastagent.connectors.sip.message import Request, Response
 from fastagent.connectors.sip.requests import Items, tagged
-from fastagent.connectors.sip.uri import Uri
+from fastagent.connectors.sip.uri import Uri, is_numeric
 
 MIN_SE = 90
 
@@ -134,14 +134,13 @@ def flow_to(contact: Uri, source: Address, route: tuple[str, ...]) -> Address | 
 
 
 def _is_private(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_private
-    except ValueError:
-        return False
+    host = host.strip("[]")
+    return is_numeric(host) and ipaddress.ip_address(host).is_private
 
 
 def address_of(uri: Uri) -> Address:
-    """Return the next hop that an address means (RFC 3263 without the DNS: the shell resolves names)."""
+    """Return the next hop that an address means (RFC 3263 section 4.1, without NAPTR). The shell asks the DNS: for the
+    port, too, where a name has none."""
     transport: Transport = "udp"
     wanted = (uri.param("transport") or "").lower()
     if uri.scheme == "sips" or wanted == "tls":
@@ -150,9 +149,8 @@ def address_of(uri: Uri) -> Address:
         transport = "tcp"
     if not uri.is_sip:
         raise Malformed("only SIP addresses have a place")
-    return Address(
-        (uri.param("maddr") or uri.host).strip("[]"), uri.port or (5061 if transport == "tls" else 5060), transport
-    )
+    hop = Address((uri.param("maddr") or uri.host).strip("[]"), uri.port or 0, transport)
+    return replace(hop, port=hop.default_port) if not hop.port and is_numeric(hop.host) else hop
 
 
 @dataclass(frozen=True, slots=True)

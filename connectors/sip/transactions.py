@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from fastagent.connectors.sip.actions import Action, Address, Send
+from fastagent.connectors.sip.actions import Action, Address, Send, Unavailable
 from fastagent.connectors.sip.headers import MAGIC
 from fastagent.connectors.sip.message import Request, Response
 from fastagent.connectors.sip.requests import ack_of_refusal
@@ -208,8 +208,11 @@ class Transactions:
                     self._out(Send(transaction.ack, transaction.to))
                 case Do.TELL:
                     assert response is not None  # only responses are told
+                    if response.status == 503:
+                        self._out(Unavailable(transaction.to))
                     transaction.on_response(response, now)
                 case Do.FAIL:
+                    self._out(Unavailable(transaction.to))
                     transaction.on_failure("transport" if on is On.BROKEN else "timeout", now)
 
     def _clock_client(self, transaction: ClientTransaction, on: On | None, now: float) -> None:

@@ -1,53 +1,16 @@
 """The shell's sockets: one UDP port, one TCP port, one TLS port; bytes to the core, bytes from it."""
 
 import asyncio
-import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
 
 from fastagent.connectors.sip.actions import Address, Transport
 from fastagent.connectors.sip.connections import Connections, Failed, Received
+from fastagent.connectors.sip.names import Names, Place
 
-_RESOLVE_S = 10.0
-_MAX_RESOLVING = 64
+_MAX_WAITING = 64  # datagrams for one name, and names
 _TRIES = 20
-
-
-def is_address(host: str) -> bool:
-    """Whether a host is a numeric address."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-async def resolved(host: str, *, ipv6: bool) -> list[str]:
-    """Return the addresses of a name, of one family; a socket would resolve it itself, and stop everything meanwhile.
-
-    Raises:
-        OSError, TimeoutError, UnicodeError: there are none.
-    """
-    if is_address(host):
-        return [host]
-    family = socket.AF_INET6 if ipv6 else socket.AF_INET
-    async with asyncio.timeout(_RESOLVE_S):
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, family=family, type=socket.SOCK_DGRAM)
-    return list(dict.fromkeys(str(one[4][0]) for one in found))
-
-
-def own_address(host: str) -> str:
-    """Return what phones are told, where we listen on all addresses: the one that this machine uses outwards."""
-    if host not in ("0.0.0.0", "::"):
-        return host
-    outwards = "192.0.2.1" if host == "0.0.0.0" else "2001:db8::1"  # of documentation (RFC 5737, 3849): nothing is sent
-    with socket.socket(socket.AF_INET if host == "0.0.0.0" else socket.AF_INET6, socket.SOCK_DGRAM) as one:
-        try:
-            one.connect((outwards, 9))
-        except OSError:
-            return "127.0.0.1" if host == "0.0.0.0" else "::1"
-        return str(one.getsockname()[0])
 
 
 def _no_tls() -> ssl.SSLContext:
@@ -71,18 +34,20 @@ class Transports:
     Args:
         received: told of each message.
         failed: told of a place that cannot be reached.
+        names: where names are.
         client_tls: how we verify TLS servers; by the system's authorities, if not given.
     """
 
     def __init__(
-        self, received: Received, failed: Failed, *, client_tls: Callable[[], ssl.SSLContext] = _no_tls
+        self, received: Received, failed: Failed, names: Names, *, client_tls: Callable[[], ssl.SSLContext] = _no_tls
     ) -> None:
         self._received, self._failed = received, failed
-        self._connections = Connections(received, failed, client_tls)
+        self._names = names
+        self._connections = Connections(received, failed, client_tls, names)
         self._datagrams: asyncio.DatagramTransport | None = None
         self._servers: list[asyncio.Server] = []
-        self._resolving: set[asyncio.Task[None]] = set()
-        self._ipv6 = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[Address, list[bytes]] = {}
         self.ports: dict[Transport, int] = {}
 
     async def open(
@@ -93,7 +58,6 @@ class Transports:
         Raises:
             OSError: a port is taken.
         """
-        self._ipv6 = ":" in host
         try:
             port = await self._open_both(host, port)
             self.ports = {"udp": port, "tcp": port}
@@ -126,10 +90,11 @@ class Transports:
             return found
 
     def _bound(self, host: str, port: int) -> socket.socket:
-        one = socket.socket(socket.AF_INET6 if self._ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
+        ipv6 = ":" in host
+        one = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             one.setblocking(False)
-            if self._ipv6:  # as asyncio's servers do: an address has one form only
+            if ipv6:  # as asyncio's servers do: an address has one form only
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             one.bind((host, port))
         except OSError:
@@ -141,34 +106,45 @@ class Transports:
         """Send; a connection that is not there is opened first. What cannot be sent is told later, to `failed`."""
         if to.transport != "udp":
             self._connections.send(data, to)
-        elif is_address(to.host):
-            self._send_datagram(data, to.host, to)
-        elif len(self._resolving) < _MAX_RESOLVING:
-            task = asyncio.create_task(self._resolve_and_send(data, to), name="sip-resolve")
-            self._resolving.add(task)
-            task.add_done_callback(self._resolving.discard)
+        elif (place := self._names.at_once(to)) is not None:
+            self._send_datagram(data, place, to)
+        elif (waiting := self._waiting.get(to)) is not None:
+            if data not in waiting and len(waiting) < _MAX_WAITING:  # what is repeated meanwhile is said once
+                waiting.append(data)
+        elif len(self._waiting) < _MAX_WAITING:
+            self._waiting[to] = [data]
+            task = asyncio.create_task(self._find_and_send(to), name="sip-resolve")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    def _send_datagram(self, data: bytes, host: str, to: Address) -> None:
+    def avoid(self, to: Address) -> None:
+        """Send elsewhere from now on, if a name has more than one server: this one does not answer."""
+        self._names.avoid(to)
+
+    def _send_datagram(self, data: bytes, place: Place, to: Address) -> None:
         if self._datagrams is None:
             return
         try:
-            self._datagrams.sendto(data, (host, to.port))
+            self._datagrams.sendto(data, (place.host, place.port))
         except (OSError, ValueError):  # another family, for one: uvloop says so at once
             asyncio.get_running_loop().call_soon(self._failed, to)
 
-    async def _resolve_and_send(self, data: bytes, to: Address) -> None:
+    async def _find_and_send(self, to: Address) -> None:
         try:
-            addresses = await resolved(to.host, ipv6=self._ipv6)
+            place, *_ = await self._names.find(to)
         except (OSError, TimeoutError, UnicodeError):
             self._failed(to)
             return
-        self._send_datagram(data, addresses[0], to)
+        finally:
+            waiting = self._waiting.pop(to)
+        for data in waiting:
+            self._send_datagram(data, place, to)
 
     async def aclose(self) -> None:
         """Close everything; may be called twice."""
-        for task in tuple(self._resolving):
+        for task in tuple(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._resolving, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for server in self._servers:
             server.close()
         self._servers.clear()

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 
 from fastagent.connectors.sip.actions import Registered, RegistrationFailed
 from fastagent.connectors.sip.config import Trunk
+from fastagent.connectors.sip.dialog import address_of
+from fastagent.connectors.sip.names import KEEP_S, Names
 from fastagent.connectors.sip.registration import Registrar
-from fastagent.connectors.sip.transports import resolved
 
 _log = logging.getLogger(__name__)
 
-_AGAIN_S = 300.0  # how long a name's addresses are believed
 _RETRY_S = 15.0
 
 
@@ -20,7 +20,7 @@ class TrunkLine:
 
     Args:
         trunk: its settings.
-        ipv6: which family we have.
+        names: where names are.
         trust: told of the addresses that its calls come from.
         register, unregister: the user agent's; the first returns the registration's id.
         on_registered: told when we are registered, and when not any more.
@@ -30,13 +30,13 @@ class TrunkLine:
         self,
         trunk: Trunk,
         *,
-        ipv6: bool,
+        names: Names,
         trust: Callable[[Iterable[str]], None],
         register: Callable[[Registrar], str],
         unregister: Callable[[str], None],
         on_registered: Callable[[bool], None],
     ) -> None:
-        self.trunk, self._ipv6 = trunk, ipv6
+        self.trunk, self._names = trunk, names
         self._trust, self._register, self._unregister = trust, register, unregister
         self._on_registered = on_registered
         self._registration = ""
@@ -51,15 +51,14 @@ class TrunkLine:
             found = await self._resolve()
             if found and self.trunk.register and not self._registration:
                 self._registration = self._register(self._registrar())
-            await asyncio.sleep(_AGAIN_S if found else _RETRY_S)
+            await asyncio.sleep(KEEP_S if found else _RETRY_S)
 
     async def _resolve(self) -> bool:
         """Trust what the trunk's names stand for; what cannot be resolved stays what it was."""
-        hosts = {self.trunk.uri.host, self.trunk.hop.host}
         addresses: set[str] = set()
-        for host in hosts:
+        for place in {address_of(self.trunk.uri), self.trunk.hop}:
             try:
-                addresses.update(await resolved(host.strip("[]"), ipv6=self._ipv6))
+                addresses.update(one.host for one in await self._names.find(place))
             except (OSError, TimeoutError, UnicodeError) as error:
                 _log.warning("the trunk's name has no address", extra={"error": type(error).__name__})
         if addresses:

@@ -3,6 +3,7 @@
 The user part keeps its escapes, since what is compared and written is the escaped form; `user_text` is what it says.
 """
 
+import ipaddress
 import re
 from dataclasses import dataclass, replace
 from urllib.parse import quote as percent
@@ -115,3 +116,12 @@ def _parse_params(text: str) -> Params:
     """Parse parameters; unlike those of headers they have neither blanks nor quotes, and may be empty."""
     parts = (part.partition("=") for part in text.split(";") if part)
     return tuple((name.lower(), value if equals else None) for name, equals, value in parts)
+
+
+def is_numeric(host: str) -> bool:
+    """Whether a host is an address and no name."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True

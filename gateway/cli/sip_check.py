@@ -11,6 +11,7 @@ from fastagent.gateway.cli.finding import Finding
 if TYPE_CHECKING:
     from fastagent.connectors.sip.config import SipConfig, Trunk
     from fastagent.connectors.sip.message import Response
+    from fastagent.connectors.sip.names import Names
 
 _PATIENCE_S = 3.0
 _REPEAT_S = 0.5
@@ -64,7 +65,7 @@ def _callers(config: "SipConfig") -> str:
 
 async def _told(config: "SipConfig") -> Finding:
     """The address that phones are told for their media."""
-    from fastagent.connectors.sip.transports import own_address, resolved
+    from fastagent.connectors.sip.names import own_address, resolved
 
     name = config.public_host or own_address(config.host)
     try:
@@ -118,9 +119,14 @@ def _music(config: "SipConfig") -> Finding:
 
 async def _trunk(config: "SipConfig", trunk: "Trunk") -> Finding:
     """Ask it how it is (OPTIONS). Some answer nobody whom they do not know: that is no error."""
-    where = f"{trunk.hop.host}:{trunk.hop.port} ({trunk.hop.transport})"
+    from fastagent.connectors.sip.names import Names
+
+    where, names = str(trunk.hop), Names(ipv6=config.ipv6)
     try:
-        answer = await _options(config, trunk)
+        places = [f"{place.host}:{place.port}" for place in await names.find(trunk.hop)]
+        if places != [f"{trunk.hop.host}:{trunk.hop.port}"]:
+            where += f" ({', '.join(places)})"
+        answer = await _options(config, trunk, names)
     except (OSError, TimeoutError, UnicodeError) as error:
         return Finding("SIP trunk", "error", f"{where} cannot be reached: {error or type(error).__name__}")
     if answer is None:
@@ -128,7 +134,7 @@ async def _trunk(config: "SipConfig", trunk: "Trunk") -> Finding:
     return Finding("SIP trunk", "ok", f"{where} answers ({answer.status})")
 
 
-async def _options(config: "SipConfig", trunk: "Trunk") -> "Response | None":
+async def _options(config: "SipConfig", trunk: "Trunk", names: "Names") -> "Response | None":
     """Return the answer to OPTIONS; None if there is none.
 
     Raises:
@@ -140,12 +146,12 @@ async def _options(config: "SipConfig", trunk: "Trunk") -> "Response | None":
     from fastagent.connectors.sip.grammar import Malformed
     from fastagent.connectors.sip.headers import Headers
     from fastagent.connectors.sip.message import Request, Response, parse
+    from fastagent.connectors.sip.names import own_address
     from fastagent.connectors.sip.tls import client_tls
-    from fastagent.connectors.sip.transports import Transports, own_address, resolved
+    from fastagent.connectors.sip.transports import Transports
     from fastagent.connectors.sip.uri import sip_uri
 
     hop = trunk.hop
-    await resolved(hop.host, ipv6=config.ipv6)
     answered: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
     def received(data: bytes, source: tuple[str, int], transport: Transport) -> None:
@@ -160,7 +166,7 @@ async def _options(config: "SipConfig", trunk: "Trunk") -> "Response | None":
         if not answered.done():
             answered.set_exception(ConnectionError("refused, or not verified"))
 
-    transports = Transports(received, failed, client_tls=partial(client_tls, config.tls_ca))
+    transports = Transports(received, failed, names, client_tls=partial(client_tls, config.tls_ca))
     await transports.open(config.host, 0)
     try:
         us = sip_uri("doctor", config.public_host or own_address(config.host), transports.ports["udp"])

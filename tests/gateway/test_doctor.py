@@ -107,7 +107,7 @@ async def test_a_trunk_is_asked_how_it_is(tmp_path: Path, transport: str) -> Non
         await served.until("/livez", 200)
         trunk = f"sip:127.0.0.1:{tls if transport == 'tls' else port};transport={transport}"
         _, found = await doctor("--no-speak", SIP_TRUNK=trunk, SIP_TLS_CA=str(files.certificate), **own)
-    assert found["SIP trunk"] == ("ok", f"{trunk.split(';')[0][4:]} ({transport}) answers (200)")
+    assert found["SIP trunk"] == ("ok", f"{transport}:{trunk.split(';')[0][4:]} answers (200)")
     assert found["SIP TLS"][0] == "warning", "its two days are soon over"
     if transport == "tls":
         _, found = await doctor("--no-speak", SIP_TRUNK=trunk)

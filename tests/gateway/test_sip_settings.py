@@ -42,7 +42,7 @@ def test_a_trunk_with_a_user_is_registered_at_unless_told_otherwise() -> None:
     assert "secret" not in repr(trunk)
     assert not config(SIP_TRUNK="sip:a.example", SIP_TRUNK_USER="1", SIP_TRUNK_REGISTER="0").trunk.register
     trunk = config(SIP_TRUNK="sip:a.example", SIP_TRUNK_PROXY="sips:edge.a.example").trunk
-    assert (trunk.register, trunk.credentials, str(trunk.hop)) == (False, None, "tls:edge.a.example:5061")
+    assert (trunk.register, trunk.credentials, str(trunk.hop)) == (False, None, "tls:edge.a.example")
 
 
 def test_codecs_routes_and_files() -> None:

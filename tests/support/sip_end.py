@@ -13,6 +13,7 @@ from fastagent.connectors.leg import CallLeg, DtmfReceived, HoldBegan, HoldEnded
 from fastagent.connectors.sip.config import SipConfig
 from fastagent.connectors.sip.connector import SipConnection
 from fastagent.connectors.sip.dial import Dial
+from fastagent.connectors.sip.names import Lookup, services
 from fastagent.media.g711 import Int16Array
 from fastagent.media.ticker import Ticker
 from tests.support.no_host import NoHost
@@ -67,14 +68,14 @@ class Talk:
 class End(NoHost):
     """The connector and its sessions."""
 
-    def __init__(self, config: SipConfig) -> None:
+    def __init__(self, config: SipConfig, **parts: Any) -> None:
         self.talks: list[Talk] = []
         self.places = 0
         self.full = False
         self.errors: dict[str, int] = {}
         self.progress: list[tuple[str, str | None]] = []
         self.registered: list[bool] = []
-        self.sip = SipConnection(config, self, Ticker(), on_registered=self.registered.append)
+        self.sip = SipConnection(config, self, Ticker(), on_registered=self.registered.append, **parts)
 
     def has_agent(self, agent_id: str) -> bool:
         return agent_id.startswith("agent")
@@ -126,9 +127,9 @@ def free_range(size: int = 40) -> tuple[int, int]:
 
 
 @asynccontextmanager
-async def end(**settings: Any) -> AsyncIterator[End]:
+async def end(*, lookup: Lookup = services, **settings: Any) -> AsyncIterator[End]:
     """Start one on free ports; what it held must be given back at its stop."""
-    one = End(SipConfig(**{"port": 0, "tls_port": 0, "rtp_ports": free_range(), **settings}))
+    one = End(SipConfig(**{"port": 0, "tls_port": 0, "rtp_ports": free_range(), **settings}), lookup=lookup)
     await one.sip.start()
     try:
         yield one

@@ -11,6 +11,7 @@ import uvloop
 
 from fastagent.connectors.sip import connections
 from fastagent.connectors.sip.actions import Address
+from fastagent.connectors.sip.names import Names
 from fastagent.connectors.sip.transports import Transports
 from tests.support.process import free_port
 from tests.support.sip_end import HOST, end, until
@@ -29,7 +30,9 @@ class Open:
     def __init__(self) -> None:
         self.received: list[tuple[bytes, Any]] = []
         self.failed: list[Address] = []
-        self.all = Transports(lambda data, source, kind: self.received.append((data, source)), self.failed.append)
+        self.all = Transports(
+            lambda data, source, kind: self.received.append((data, source)), self.failed.append, Names()
+        )
 
     @property
     def port(self) -> int:
@@ -61,7 +64,7 @@ async def test_a_free_port_is_free_for_both(monkeypatch: pytest.MonkeyPatch) -> 
         assert one.all.ports == {"udp": tried[2], "tcp": tried[2]}
     tried.clear()
     with pytest.raises(OSError, match="taken"):
-        await Transports(lambda data, source, kind: None, lambda to: None).open(HOST, free_port())
+        await Transports(lambda data, source, kind: None, lambda to: None, Names()).open(HOST, free_port())
     assert len(tried) == 1
 
 

@@ -48,7 +48,7 @@ def test_strict_routing() -> None:
     uri, routes, hop = dialog("<sip:p1.example;method=INVITE?x=y>", "<sip:p2;lr>").addressed()
     assert uri == "sip:p1.example"
     assert [value for _, value in routes] == ["<sip:p2;lr>", "<sip:them@10.0.0.9:5070>"]
-    assert hop == Address("p1.example", 5060)
+    assert hop == Address("p1.example", 0), "its port is what the DNS says"
 
 
 def test_requests_count_up_and_an_ack_has_the_number_of_its_invite() -> None:
@@ -64,9 +64,12 @@ def test_requests_count_up_and_an_ack_has_the_number_of_its_invite() -> None:
 @pytest.mark.parametrize(
     ("uri", "address"),
     [
-        ("sip:a@h", Address("h", 5060)),
-        ("sip:a@h;transport=TCP", Address("h", 5060, "tcp")),
-        ("sip:a@h;transport=tls", Address("h", 5061, "tls")),
+        ("sip:a@h", Address("h", 0)),
+        ("sip:a@h;transport=TCP", Address("h", 0, "tcp")),
+        ("sip:a@h;transport=tls", Address("h", 0, "tls")),
+        ("sip:a@h:5060", Address("h", 5060)),
+        ("sip:a@192.0.2.4", Address("192.0.2.4", 5060)),
+        ("sips:a@[2001:db8::1]", Address("2001:db8::1", 5061, "tls")),
         ("sips:a@h:5071", Address("h", 5071, "tls")),
         ("sip:a@[2001:db8::1]:5070", Address("2001:db8::1", 5070)),
         ("sip:a@h;maddr=192.0.2.4", Address("192.0.2.4", 5060)),
