@@ -40,6 +40,10 @@ class Send:
 
     data: bytes
     to: Address
+    key: str = ""
+    """What it is part of: all of that goes to one server of a name."""
+    otherwise: Address | None = None
+    """Where to, if the connection is gone (RFC 3261 section 18.2.2)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,43 +71,54 @@ class _Source:
 class Admission:
     """The door.
 
+    Loopback is never held to a source's own limits, trusted or not: where it is not, it is a proxy's, who speaks for
+    many, and one of them must not shut it for the others.
+
     Args:
-        trust: peers that have only the global bucket.
-        per_source: requests in two seconds from one address.
+        trust: peers that have only a bucket for all of them, of their own: strangers cannot empty it.
+        per_source: requests in two seconds from one address (of IPv6 from one /64: a host has all of it).
         overall: requests in two seconds from everywhere.
     """
 
     def __init__(self, trust: Trust, *, per_source: int = 30, overall: int = 2000) -> None:
         self._trust, self._per_source = trust, per_source
-        self._all = Bucket(overall, overall / 2, overall, 0.0)
+        self._proxies = Trust(LOOPBACK)
+        self._strangers, self._trusted = (Bucket(overall, overall / 2, overall, 0.0) for _ in range(2))
         self._sources: OrderedDict[str, _Source] = OrderedDict()
         self.dropped: Counter[str] = Counter()
         """Messages that got no answer, by reason."""
 
-    def admits(self, host: str, now: float) -> bool:
-        """Whether a request from there is looked at."""
-        if host not in self._trust:
-            source = self._source(host, now)
-            if now < source.banned_until:
-                return self._drop("banned")
-            if not source.bucket.take(now):
-                return self._drop("source_rate")
-        return True
+    def barred(self, host: str, now: float) -> str:
+        """Return why a request from there is not looked at, unless it is part of a call; "" where it is."""
+        if self._is_free(host):
+            return ""
+        source = self._source(host, now)
+        if now < source.banned_until:
+            return "banned"
+        return "" if source.bucket.take(now) else "source_rate"
 
-    def admits_any(self, now: float) -> bool:
+    def admits_any(self, host: str, now: float) -> bool:
         """Whether there is room for another request that belongs to no call."""
-        return self._all.take(now) or self._drop("rate")
+        bucket = self._trusted if host in self._trust else self._strangers
+        if bucket.take(now):
+            return True
+        self.dropped["rate"] += 1
+        return False
 
     def failed(self, host: str, now: float) -> None:
         """A password was wrong: ten in a minute, and the address is not heard for ten."""
-        if host in self._trust:
+        if self._is_free(host):
             return
         source = self._source(host, now)
         source.failures = [*(at for at in source.failures if at > now - _FAILURE_WINDOW_S), now]
         if len(source.failures) >= _FAILURES:
             source.banned_until, source.failures = now + _BANNED_S, []
 
+    def _is_free(self, host: str) -> bool:
+        return host in self._trust or host in self._proxies
+
     def _source(self, host: str, now: float) -> _Source:
+        host = _site(host)
         source = self._sources.pop(host, None)
         if source is None:
             source = _Source(Bucket(self._per_source, self._per_source / 2, self._per_source, now))
@@ -116,6 +127,12 @@ class Admission:
             self._sources.popitem(last=False)
         return source
 
-    def _drop(self, reason: str) -> bool:
-        self.dropped[reason] += 1
-        return False
+
+def _site(host: str) -> str:
+    """Return what counts as one source."""
+    if ":" not in host:
+        return host
+    try:
+        return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return host

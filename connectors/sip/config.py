@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fastagent.connectors.sip.actions import Address
 from fastagent.connectors.sip.admission import Network
-from fastagent.connectors.sip.dialog import address_of
 from fastagent.connectors.sip.digest import Credentials
+from fastagent.connectors.sip.flow import address_of
 from fastagent.connectors.sip.media import ALL_CODECS, Codec, Srtp
 from fastagent.connectors.sip.uri import Uri
 

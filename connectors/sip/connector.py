@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 from fastagent.connectors.host import LegHost, Release
@@ -88,7 +88,7 @@ class SipConnection:
         self._tls = ServerTls(config.tls) if config.tls is not None else None
         self._names = Names(ipv6=config.ipv6, lookup=lookup)
         tls = partial(client_tls, config.tls_ca)
-        self._transports = Transports(self._received, self._failed, self._names, client_tls=tls)
+        self._transports = Transports(self._received, self._failed, self._names, client_tls=tls, kept=self._kept)
         self._calls: dict[str, SipCall] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._refreshing: asyncio.TimerHandle | None = None
@@ -207,6 +207,9 @@ class SipConnection:
         if self._agent is not None:
             self.perform(self._agent.transport_failed(to, self._now))
 
+    def _kept(self) -> Collection[Address]:
+        return self._agent.places() if self._agent is not None else ()
+
     def _count(self) -> None:
         """Pass on what the core has dropped and refused."""
         for kind, total in self.agent.dropped.items():
@@ -221,7 +224,7 @@ class SipConnection:
         for action in actions:
             try:
                 if isinstance(action, Send):
-                    self._transports.send(action.data, action.to)
+                    self._transports.send(action.data, action.to, key=action.key, otherwise=action.otherwise)
                 elif isinstance(action, Unavailable):
                     self._transports.avoid(action.to)
                 else:

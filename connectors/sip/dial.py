@@ -7,7 +7,7 @@ from typing import Literal
 from fastagent.connectors.leg import CallInfo
 from fastagent.connectors.sip.actions import CallEnded
 from fastagent.connectors.sip.config import Trunk
-from fastagent.connectors.sip.dialog import address_of
+from fastagent.connectors.sip.flow import address_of
 from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.headers import NameAddr
 from fastagent.connectors.sip.outbound import Destination, destination

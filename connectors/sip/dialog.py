@@ -1,15 +1,15 @@
 """Dialogs: who talks to whom by which way (RFC 3261 section 12), and the session timer (RFC 4028)."""
 
-import ipaddress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from fastagent.connectors.sip.actions import Address, Transport
+from fastagent.connectors.sip.actions import Address
+from fastagent.connectors.sip.flow import address_of, flow_of_callee, flow_of_caller
 from fastagent.connectors.sip.grammar import NUMBER, Malformed, param, parse_params
 from fastagent.connectors.sip.headers import Headers, NameAddr
 from fastagent.connectors.sip.message import Request, Response
 from fastagent.connectors.sip.requests import Items, tagged
-from fastagent.connectors.sip.uri import Uri, is_numeric
+from fastagent.connectors.sip.uri import Uri
 
 MIN_SE = 90
 
@@ -81,7 +81,7 @@ class Dialog:
         contact = contact_of(headers)
         if contact is not None:
             self.target = str(contact)
-            self.flow = flow_to(contact, source, self.route) if source else self.flow
+            self.flow = flow_of_caller(headers, contact, source) if source and not self.route else self.flow
 
 
 def dialog_of_caller(request: Request, tag: str, source: Address) -> Dialog:
@@ -95,7 +95,7 @@ def dialog_of_caller(request: Request, tag: str, source: Address) -> Dialog:
         str(contact),
         route,
         remote_seq=request.cseq.number,
-        flow=flow_to(contact, source, route),
+        flow=flow_of_caller(request.headers, contact, source),
     )
 
 
@@ -110,7 +110,7 @@ def dialog_of_callee(request: Request, response: Response, to: Address) -> Dialo
         str(contact),
         route,
         local_seq=request.cseq.number,
-        flow=flow_to(contact, to, route),
+        flow=flow_of_callee(contact, to, route),
     )
 
 
@@ -122,35 +122,6 @@ def contact_of(headers: Headers) -> Uri | None:
     except Malformed:
         return None
     return uri.without("method") if uri is not None and uri.is_sip else None
-
-
-def flow_to(contact: Uri, source: Address, route: tuple[str, ...]) -> Address | None:
-    """Return where to send instead of to a Contact: a phone behind a NAT, or on a connection, is reached only there."""
-    if route:
-        return None
-    if source.reliable:
-        return source
-    return source if _is_private(contact.host) and contact.host != source.host else None
-
-
-def _is_private(host: str) -> bool:
-    host = host.strip("[]")
-    return is_numeric(host) and ipaddress.ip_address(host).is_private
-
-
-def address_of(uri: Uri) -> Address:
-    """Return the next hop that an address means (RFC 3263 section 4.1, without NAPTR). The shell asks the DNS: for the
-    port, too, where a name has none."""
-    transport: Transport = "udp"
-    wanted = (uri.param("transport") or "").lower()
-    if uri.scheme == "sips" or wanted == "tls":
-        transport = "tls"
-    elif wanted == "tcp":
-        transport = "tcp"
-    if not uri.is_sip:
-        raise Malformed("only SIP addresses have a place")
-    hop = Address((uri.param("maddr") or uri.host).strip("[]"), uri.port or 0, transport)
-    return replace(hop, port=hop.default_port) if not hop.port and is_numeric(hop.host) else hop
 
 
 @dataclass(frozen=True, slots=True)

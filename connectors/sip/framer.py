@@ -6,7 +6,7 @@ from fastagent.connectors.sip.message import FOLD, MAX_MESSAGE
 
 PING = b"\r\n\r\n"
 PONG = b"\r\n"
-_LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*:([^\r\n]*)", re.IGNORECASE)
 _SIZE = re.compile(rb"[0-9]{1,9}")
 
 
@@ -65,7 +65,7 @@ class StreamFramer:
 
 def _body_size(head: bytes) -> int | None:
     """Return what Content-Length says; none is none on a stream, and two that differ cannot be believed."""
-    told = set(_LENGTH.findall(FOLD.sub(b" ", head)))
+    told = {one.strip(b" \t") for one in _LENGTH.findall(FOLD.sub(b" ", head))}
     if not told:
         return 0
     text = told.pop()

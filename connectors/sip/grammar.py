@@ -119,9 +119,10 @@ def number(text: str, limit: int) -> int:
         Malformed: it is none; more digits than the limit has are not even converted.
     """
     text = text.strip(BLANK)
-    if not NUMBER.fullmatch(text) or len(text.lstrip("0")) > len(str(limit)) or int(text) >= limit:
+    digits = text.lstrip("0") or "0"  # Python converts no endless row of zeros
+    if not NUMBER.fullmatch(text) or len(digits) > len(str(limit)) or int(digits) >= limit:
         raise Malformed("a number is out of range")
-    return int(text)
+    return int(digits)
 
 
 def printable(text: str) -> str:

@@ -231,7 +231,7 @@ class CSeq:
     @classmethod
     def parse(cls, text: str) -> "CSeq":
         """Parse a value; leading zeros happen, 2**31 and above do not (section 8.1.1.5)."""
-        first, _, method = text.strip(BLANK).partition(" ")
+        first, _, method = text.strip(BLANK).replace("\t", " ").partition(" ")
         method = method.strip(BLANK)
         if not TOKEN.fullmatch(method):
             raise Malformed("CSeq has no method")

@@ -1,5 +1,6 @@
 """Requests that we make in a dialog: BYE, INFO, and our own changes of the media (RFC 3261 sections 14 and 15)."""
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -7,6 +8,7 @@ from fastagent.connectors.sip.actions import ChangeRefused, EndReason, Send
 from fastagent.connectors.sip.bodies import SDP
 from fastagent.connectors.sip.call import Call, Phase
 from fastagent.connectors.sip.dialog import SessionTimer, asked_interval, timer_of_response
+from fastagent.connectors.sip.digest import Tries
 from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.message import Response
 from fastagent.connectors.sip.offer_answer import NotAcceptable
@@ -29,9 +31,18 @@ class InDialog:
         self._stack = stack
 
     def send(
-        self, call: Call, method: str, now: float, on_final: OnFinal, *, items: Items = (), body: bytes = b""
+        self,
+        call: Call,
+        method: str,
+        now: float,
+        on_final: OnFinal,
+        *,
+        items: Items = (),
+        body: bytes = b"",
+        tries: Tries | None = None,
     ) -> None:
         """Send a request; a challenge is answered once or twice, where we have a password."""
+        tries = Counter() if tries is None else tries
         assert call.dialog is not None  # there is one wherever this is called
         _, _, to = call.dialog.addressed()
         proof = call.digest.items(method, call.dialog.target) if call.digest else ()
@@ -41,11 +52,9 @@ class InDialog:
         def on_response(response: Response, at: float) -> None:
             if response.status < 200:
                 return
-            if response.status in (401, 407) and call.digest is not None and call.digest.take(response):
-                self.send(call, method, at, on_final, items=items, body=body)
+            if response.status in (401, 407) and call.digest is not None and call.digest.take(response, tries):
+                self.send(call, method, at, on_final, items=items, body=body, tries=tries)
                 return
-            if call.digest is not None:
-                call.digest.accepted()
             on_final(response, at)
 
         def on_failure(failure: Failure, at: float) -> None:

@@ -14,8 +14,9 @@ from fastagent.connectors.sip.headers import CSeq, Headers, NameAddr, Via, canon
 MAX_MESSAGE = 64 * 1024
 MAX_HEADERS = 128
 MAX_LINE = 8 * 1024
-FOLD = re.compile(rb"[ \t]*\r?\n[ \t]+")
-_REQUEST_LINE = re.compile(r"([A-Za-z0-9\-.!%*_+`'~]+)([ \t]+)(.+?)([ \t]+)(SIP/[0-9]+\.[0-9]+)([ \t]*)", re.IGNORECASE)
+FOLD = re.compile(rb"\r?\n[ \t]+")
+_BLANKS = re.compile(r"[ \t]+")
+_VERSION = re.compile(r"SIP/[0-9]{1,9}\.[0-9]{1,9}", re.IGNORECASE)
 _STATUS_LINE = re.compile(r"SIP/2\.0 ([1-6][0-9]{2})(?: (.*))?", re.IGNORECASE | re.DOTALL)
 _RECEIVED = re.compile(r";[ \t]*received[ \t]*=[^;]*", re.IGNORECASE)
 _RPORT = re.compile(r";[ \t]*rport[ \t]*(?:=[^;]*)?(?=;|$)", re.IGNORECASE)
@@ -105,6 +106,8 @@ def parse(data: bytes) -> Message:
     if not blank:
         head, _, body = head.partition(b"\n\n")
     first, *lines = FOLD.sub(b" ", head).split(b"\n")
+    if len(first) > MAX_LINE:
+        raise Malformed("the first line is too long")
     start = _decoded(first)
     headers, fault = _headers(lines)
     body, wrong_length = _body(headers, body)
@@ -147,17 +150,12 @@ def _first(headers: Headers, name: str) -> str:
 
 
 def _request(start: str, headers: Headers, body: bytes, fault: str) -> Request:
-    match = _REQUEST_LINE.fullmatch(start)
-    if match is None:
+    parts = _BLANKS.split(start.rstrip(BLANK))
+    if len(parts) < 3 or not TOKEN.fullmatch(parts[0]) or not _VERSION.fullmatch(parts[-1]):
         raise Malformed("the first line is none of SIP")
-    method, left, uri, right, version, trailing = match.groups()
-    if (left, right, trailing) != (" ", " ", "") or not _one_word(uri):
+    if len(parts) > 3 or start != " ".join(parts):
         fault = fault or "the request line has stray blanks"
-    return Request(method, uri, headers, body, version.upper(), fault)
-
-
-def _one_word(text: str) -> bool:
-    return not any(one in BLANK for one in text)
+    return Request(parts[0], " ".join(parts[1:-1]), headers, body, parts[-1].upper(), fault)
 
 
 def _decoded(line: bytes) -> str:

@@ -1,12 +1,14 @@
 """Where names are (RFC 3263): their servers by SRV, and the servers' addresses.
 
-What was found is kept for a while, and so is the choice: all parts of a transaction, an INVITE and its CANCEL for one,
-must reach the same server. One that does not answer is passed over until later.
+What was found is kept for a while, and so is the choice: whoever was registered at, or called through, goes on to be.
+A server that does not answer is passed over until later; all parts of a transaction, an INVITE and its CANCEL for one,
+go where it began all the same (section 4.3).
 """
 
 import asyncio
 import random
 import socket
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ _LOOKUP_S = 10.0
 _SERVICES_S = 3.0
 _MAX_NAMES = 256
 _MAX_PLACES = 16
+_MAX_PINNED = 4096
 _SERVICE = {"udp": "_sip._udp", "tcp": "_sip._tcp", "tls": "_sips._tcp"}
 
 
@@ -133,6 +136,19 @@ class Names:
     def __init__(self, *, ipv6: bool = False, lookup: Lookup = services) -> None:
         self.ipv6, self._lookup = ipv6, lookup
         self._known: dict[Address, _Known] = {}
+        self._pinned: OrderedDict[str, Place] = OrderedDict()
+
+    def pin(self, key: str, place: Place) -> None:
+        """Remember where something began: what belongs to it goes there, too, whatever its name comes to mean."""
+        if key:
+            self._pinned.setdefault(key, place)
+            self._pinned.move_to_end(key)
+            if len(self._pinned) > _MAX_PINNED:
+                self._pinned.popitem(last=False)
+
+    def pinned(self, key: str) -> Place | None:
+        """Return where it began; None if it has not."""
+        return self._pinned.get(key)
 
     def at_once(self, to: Address) -> Place | None:
         """Return where to send, if that is known without a question."""

@@ -1,13 +1,14 @@
 """Calls by us: INVITE with its forks, challenges and refusals, and CANCEL (RFC 3261 sections 9.1 and 13.2)."""
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from fastagent.connectors.sip.actions import Address, CallProgress, EndReason, Send
 from fastagent.connectors.sip.bodies import SDP, Unsupported, sdp_of
 from fastagent.connectors.sip.call import Call, Did, Phase
 from fastagent.connectors.sip.dialog import MIN_SE, Dialog, dialog_of_callee, timer_of_response
-from fastagent.connectors.sip.digest import Credentials, DigestClient
+from fastagent.connectors.sip.digest import Credentials, DigestClient, Tries
 from fastagent.connectors.sip.grammar import NUMBER, Malformed, printable
 from fastagent.connectors.sip.headers import Headers, NameAddr
 from fastagent.connectors.sip.in_dialog import InDialog
@@ -47,6 +48,7 @@ class _Attempt:
     offer: bytes
     number: int
     interval_s: int
+    tries: Tries = field(default_factory=Counter)
 
 
 class Outbound:
@@ -150,8 +152,6 @@ class Outbound:
     def _settle(self, call: Call, response: Response, now: float) -> None:
         call.move(Did.ANSWERED)
         self._attempts.pop(call.id, None)
-        if call.digest is not None:
-            call.digest.accepted()
         try:
             early = call.early.get(response.to.tag)
             call.media.take_answer(sdp_of(response.headers, response.body) or (early.answer if early else b""))
@@ -180,7 +180,7 @@ class Outbound:
         if attempt is None or call.phase not in (Phase.CALLING, Phase.EARLY):
             return False
         if response.status in (401, 407):
-            if call.digest is None or not call.digest.take(response):
+            if call.digest is None or not call.digest.take(response, attempt.tries):
                 return False
         elif response.status != 422 or not self._longer(attempt, response):
             return False

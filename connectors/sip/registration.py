@@ -4,11 +4,12 @@ Refreshed at 50 to 80 % of the time that the registrar gives, at random; after a
 doubling to 30 min, with jitter. A wrong password ends it: who hammers gets banned.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import partial
 
 from fastagent.connectors.sip.actions import Address, Registered, RegistrationFailed, Send
-from fastagent.connectors.sip.digest import Credentials, DigestClient
+from fastagent.connectors.sip.digest import Credentials, DigestClient, Tries, is_final
 from fastagent.connectors.sip.framer import PING
 from fastagent.connectors.sip.grammar import NUMBER, Malformed
 from fastagent.connectors.sip.headers import Headers, NameAddr
@@ -21,6 +22,7 @@ from fastagent.connectors.sip.uri import Uri, sip_uri
 _FIRST_RETRY_S = 30.0
 _LAST_RETRY_S = 1800.0
 _KEEP_ALIVE_S = 25.0
+_RECONNECT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,10 @@ class _Registration:
     number: int = 0
     expires_s: int = 600
     retry_s: float = _FIRST_RETRY_S
-    moved: bool = False
+    tries: Tries = field(default_factory=Counter)
+    registered: bool = False
+    left: Uri | None = None
+    """Where we were before a NAT moved us: a binding to be removed."""
     leaving: bool = False
 
 
@@ -106,6 +111,7 @@ class Registrations:
             ("Call-ID", registration.call_id),
             ("CSeq", f"{registration.number} REGISTER"),
             ("Contact", f"<{registration.contact}>"),
+            *((("Contact", f"<{registration.left}>;expires=0"),) if registration.left else ()),
             ("Expires", str(registration.expires_s)),
             *self._stack.capabilities(),
             *registration.digest.items("REGISTER", uri),
@@ -120,25 +126,28 @@ class Registrations:
         if response.status < 300:
             self._accepted(registration, response, now)
         elif response.status in (401, 407):
-            if registration.digest.take(response):
+            if registration.digest.take(response, registration.tries):
                 self._send(registration, now)
-            else:
+            elif is_final(response):
                 self._end(registration, response.status)
+            else:
+                self._retry(registration, response.status, now)
         elif response.status == 423 and self._longer(registration, response):
             self._send(registration, now)
         else:
             self._retry(registration, response.status, now)
 
     def _accepted(self, registration: _Registration, response: Response, now: float) -> None:
-        registration.digest.accepted()
+        registration.tries.clear()
         registration.retry_s = _FIRST_RETRY_S
         if registration.leaving:
             self._forget(registration)
             self._stack.actions.append(Registered(registration.id, 0))
             return
-        if self._seen_elsewhere(registration, response):
+        if registration.left is None and self._seen_elsewhere(registration, response):
             self._send(registration, now)
             return
+        registration.registered, registration.left = True, None
         given = self._granted(registration, response)
         share = 0.5 + 0.3 * self._random()
         timers = self._stack.timers
@@ -150,17 +159,28 @@ class Registrations:
     def _refresh(self, registration: _Registration, now: float) -> None:
         self._send(registration, now)
 
+    def hops(self) -> set[Address]:
+        """Return where we are registered."""
+        return {registration.registrar.hop for registration in self._all.values()}
+
+    def broken(self, hop: Address, now: float) -> None:
+        """The connection to a registrar is gone, and with it the way that calls come to us: register anew."""
+        for registration in self._all.values():
+            if registration.registered and not registration.leaving and registration.registrar.hop == hop:
+                registration.registered = False
+                at = now + _RECONNECT_S * (0.2 + 0.8 * self._random())
+                self._stack.timers.start(registration, "refresh", at, partial(self._refresh, registration))
+
     def _seen_elsewhere(self, registration: _Registration, response: Response) -> bool:
-        """Take the address that a NAT gave us into the Contact, once (RFC 3581)."""
+        """Take the address that a NAT gives us into the Contact, whenever it is another one (RFC 3581)."""
         params = dict(response.via.params)
         host, port = params.get("received") or registration.contact.host, params.get("rport") or ""
-        if registration.moved or registration.registrar.hop.reliable or not NUMBER.fullmatch(port) or len(port) > 5:
+        if registration.registrar.hop.reliable or not NUMBER.fullmatch(port) or len(port) > 5:
             return False
         seen = sip_uri(registration.contact.user_text, host, int(port), registration.contact.params)
-        registration.moved = True
         if seen.same_place(registration.contact):
             return False
-        registration.contact = seen
+        registration.left, registration.contact = registration.contact, seen
         return True
 
     def _granted(self, registration: _Registration, response: Response) -> int:
@@ -193,6 +213,8 @@ class Registrations:
         if registration.leaving:
             self._end(registration, status)
             return
+        registration.tries.clear()  # what comes after an outage says nothing of the password
+        registration.registered = False
         delay = registration.retry_s * (0.75 + 0.5 * self._random())
         registration.retry_s = min(2 * registration.retry_s, _LAST_RETRY_S)
         self._stack.timers.stop(registration, "keep_alive")

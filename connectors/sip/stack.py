@@ -161,14 +161,29 @@ class Stack:
             return ""
         if not self.config.users:
             raise Refused(403)
-        verdict = self.digest.check(request, now)
+        verdict = self.digest.check(request, source.host, now)
         if verdict.kind == "right":
             return verdict.user
         if verdict.kind == "wrong":
             self.admission.failed(source.host, now)
-        raise Refused(401, items=self.digest.challenges(now, stale=verdict.kind == "stale"))
+        raise Refused(401, items=self.digest.challenges(source.host, now, stale=verdict.kind == "stale"))
 
     # -- calls -------------------------------------------------------------------------------------------------------
+
+    def talks_to(self, host: str) -> bool:
+        """Whether there is a call with somebody there."""
+        return any(call.source.host == host for call in self.calls.values())
+
+    def places(self) -> set[Address]:
+        """Return where the other sides of calls are."""
+        flows = (call.dialog.flow for call in self.calls.values() if call.dialog is not None)
+        return {call.source for call in self.calls.values()} | {flow for flow in flows if flow is not None}
+
+    def flow_lost(self, to: Address) -> None:
+        """A connection is gone: who was reached on it may be reached at his Contact."""
+        for call in self.calls.values():
+            if call.dialog is not None and call.dialog.flow == to:
+                call.dialog.flow = None
 
     def begin(self, call: Call) -> None:
         """Keep a call."""

@@ -40,6 +40,7 @@ class ServerTransaction:
     def __init__(self, key: Key, request: Request, source: Address) -> None:
         self.key, self.request = key, request
         self.reply_to = reply_address(request, source)
+        self.otherwise = sent_by(request, source) if source.reliable else None
         self.source = source
         self.core = Transaction(INVITE_SERVER if request.method == "INVITE" else SERVER, reliable=source.reliable)
         self.last = b""
@@ -61,6 +62,10 @@ class ClientTransaction:
         self.core = Transaction(INVITE_CLIENT if request.method == "INVITE" else CLIENT, reliable=to.reliable)
         self.data = bytes(request)
         self.ack = b""
+
+    def sending(self, data: bytes) -> Send:
+        """Return how a part of it is sent: where the first went. A CANCEL has its INVITE's branch, and goes there."""
+        return Send(data, self.to, key=self.request.via.branch)
 
 
 class Transactions:
@@ -119,12 +124,12 @@ class Transactions:
 
     def repeat(self, transaction: ServerTransaction) -> None:
         """Send the last response again: the core above repeats a 2xx until its ACK."""
-        self._out(Send(transaction.last, transaction.reply_to))
+        self._out(Send(transaction.last, transaction.reply_to, otherwise=transaction.otherwise))
 
     def _serve(self, transaction: ServerTransaction, on: On, now: float) -> tuple[Do, ...]:
         done = transaction.core.step(on)
         if Do.SEND in done and transaction.last:
-            self._out(Send(transaction.last, transaction.reply_to))
+            self._out(Send(transaction.last, transaction.reply_to, otherwise=transaction.otherwise))
         if transaction.core.state is State.TERMINATED:
             self._forget(transaction)
         self._clock(transaction, transaction.core, on, now, partial(self._serve, transaction))
@@ -160,7 +165,7 @@ class Transactions:
         """
         transaction = ClientTransaction(request, to, on_response, on_failure)
         self._client[request.via.branch, request.method] = transaction
-        self._out(Send(transaction.data, to))
+        self._out(transaction.sending(transaction.data))
         self._clock_client(transaction, None, now)
         if patience_s is not None:
             self._timers.start(transaction, "patience", now + patience_s, partial(self._lose_patience, transaction))
@@ -201,11 +206,11 @@ class Transactions:
         for do in todo:
             match do:
                 case Do.SEND:
-                    self._out(Send(transaction.data, transaction.to))
+                    self._out(transaction.sending(transaction.data))
                 case Do.ACK:
                     if response is not None:
                         transaction.ack = transaction.ack or bytes(ack_of_refusal(transaction.request, response))
-                    self._out(Send(transaction.ack, transaction.to))
+                    self._out(transaction.sending(transaction.ack))
                 case Do.TELL:
                     assert response is not None  # only responses are told
                     if response.status == 503:
@@ -254,7 +259,11 @@ def reply_address(request: Request, source: Address) -> Address:
     """
     if source.reliable:
         return source
-    via = request.via
-    if any(name == "rport" for name, _ in via.params):
+    if any(name == "rport" for name, _ in request.via.params):
         return source
-    return Address(source.host, via.port or 5060, source.transport)
+    return sent_by(request, source)
+
+
+def sent_by(request: Request, source: Address) -> Address:
+    """Return the port that a sender says it listens on, at the address that it sent from."""
+    return Address(source.host, request.via.port or source.default_port, source.transport)

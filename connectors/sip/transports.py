@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from fastagent.connectors.sip.actions import Address, Transport
 from fastagent.connectors.sip.connections import Connections, Failed, Received
@@ -36,18 +36,24 @@ class Transports:
         failed: told of a place that cannot be reached.
         names: where names are.
         client_tls: how we verify TLS servers; by the system's authorities, if not given.
+        kept: the places whose connections are never closed for silence.
     """
 
     def __init__(
-        self, received: Received, failed: Failed, names: Names, *, client_tls: Callable[[], ssl.SSLContext] = _no_tls
+        self,
+        received: Received,
+        failed: Failed,
+        names: Names,
+        *,
+        client_tls: Callable[[], ssl.SSLContext] = _no_tls,
+        kept: Callable[[], Collection[Address]] = tuple,
     ) -> None:
         self._received, self._failed = received, failed
         self._names = names
-        self._connections = Connections(received, failed, client_tls, names)
+        self._connections = Connections(received, failed, client_tls, names, kept)
         self._datagrams: asyncio.DatagramTransport | None = None
-        self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting: dict[Address, list[bytes]] = {}
+        self._waiting: dict[Address, list[tuple[bytes, str]]] = {}
         self.ports: dict[Transport, int] = {}
 
     async def open(
@@ -62,9 +68,7 @@ class Transports:
             port = await self._open_both(host, port)
             self.ports = {"udp": port, "tcp": port}
             if tls is not None and tls_port is not None:
-                secure = await self._connections.listen(host, tls_port, "tls", tls)
-                self._servers.append(secure)
-                self.ports["tls"] = secure.sockets[0].getsockname()[1]
+                self.ports["tls"] = self._connections.listen(host, tls_port, "tls", tls).port
         except OSError:
             await self.aclose()
             raise
@@ -74,20 +78,18 @@ class Transports:
         tries = _TRIES if port == 0 else 1
         while True:
             tries -= 1
-            server = await self._connections.listen(host, port, "tcp")
-            found = int(server.sockets[0].getsockname()[1])
+            listener = self._connections.listen(host, port, "tcp")
             try:
-                bound = self._bound(host, found)
+                bound = self._bound(host, listener.port)
             except OSError:
-                server.close()
+                await listener.aclose()
                 if not tries:
                     raise
                 continue
-            self._servers.append(server)
             self._datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(
                 lambda: _Datagrams(self._received), sock=bound
             )
-            return found
+            return listener.port
 
     def _bound(self, host: str, port: int) -> socket.socket:
         ipv6 = ":" in host
@@ -102,17 +104,27 @@ class Transports:
             raise
         return one
 
-    def send(self, data: bytes, to: Address) -> None:
-        """Send; a connection that is not there is opened first. What cannot be sent is told later, to `failed`."""
+    def send(self, data: bytes, to: Address, *, key: str = "", otherwise: Address | None = None) -> None:
+        """Send; a connection that is not there is opened first. What cannot be sent is told later, to `failed`.
+
+        Args:
+            data: the message.
+            to: where to.
+            key: what it is part of: all of that goes to one server of a name.
+            otherwise: where to, if it is an answer and its connection is gone.
+        """
+        if (begun := self._names.pinned(key)) is not None:
+            to = Address(begun.host, begun.port, to.transport)
         if to.transport != "udp":
-            self._connections.send(data, to)
+            gone = otherwise is not None and not self._connections.has(to)
+            self._connections.send(data, otherwise if gone and otherwise else to, key)
         elif (place := self._names.at_once(to)) is not None:
-            self._send_datagram(data, place, to)
+            self._send_datagram(data, place, to, key)
         elif (waiting := self._waiting.get(to)) is not None:
-            if data not in waiting and len(waiting) < _MAX_WAITING:  # what is repeated meanwhile is said once
-                waiting.append(data)
+            if (data, key) not in waiting and len(waiting) < _MAX_WAITING:  # what is repeated meanwhile is said once
+                waiting.append((data, key))
         elif len(self._waiting) < _MAX_WAITING:
-            self._waiting[to] = [data]
+            self._waiting[to] = [(data, key)]
             task = asyncio.create_task(self._find_and_send(to), name="sip-resolve")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -120,34 +132,35 @@ class Transports:
     def avoid(self, to: Address) -> None:
         """Send elsewhere from now on, if a name has more than one server: this one does not answer."""
         self._names.avoid(to)
+        self._connections.leave(to)
 
-    def _send_datagram(self, data: bytes, place: Place, to: Address) -> None:
+    def _send_datagram(self, data: bytes, place: Place, to: Address, key: str) -> None:
         if self._datagrams is None:
             return
+        self._names.pin(key, place)
         try:
             self._datagrams.sendto(data, (place.host, place.port))
         except (OSError, ValueError):  # another family, for one: uvloop says so at once
             asyncio.get_running_loop().call_soon(self._failed, to)
 
     async def _find_and_send(self, to: Address) -> None:
+        places: list[Place] = []
         try:
-            place, *_ = await self._names.find(to)
+            places = await self._names.find(to)
         except (OSError, TimeoutError, UnicodeError):
-            self._failed(to)
-            return
+            pass
         finally:
             waiting = self._waiting.pop(to)
-        for data in waiting:
-            self._send_datagram(data, place, to)
+        if not places:
+            self._failed(to)
+        for data, key in waiting if places else ():
+            self._send_datagram(data, places[0], to, key)
 
     async def aclose(self) -> None:
         """Close everything; may be called twice."""
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
         await self._connections.aclose()
         if self._datagrams is not None:
             self._datagrams.close()

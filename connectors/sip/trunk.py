@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from fastagent.connectors.sip.actions import Registered, RegistrationFailed
 from fastagent.connectors.sip.config import Trunk
-from fastagent.connectors.sip.dialog import address_of
+from fastagent.connectors.sip.flow import address_of
 from fastagent.connectors.sip.names import KEEP_S, Names
 from fastagent.connectors.sip.registration import Registrar
 

@@ -101,6 +101,10 @@ class UserAgent:
         """Return what is agreed on a call's media."""
         return self._stack.calls[call].agreed if call in self._stack.calls else None
 
+    def places(self) -> set[Address]:
+        """Return the places that calls and registrations live on."""
+        return self._stack.places() | self._registrations.hops()
+
     def trust(self, addresses: Iterable[str]) -> None:
         """Trust these sources beside the networks of the settings, until told otherwise: those of a trunk."""
         self._stack.trust.addresses = frozenset(addresses)
@@ -122,23 +126,29 @@ class UserAgent:
                 self._stack.actions.append(Send(PONG, source))
             return
         asks = data.lstrip(b"\r\n")[:4].upper() != b"SIP/"
-        if asks and not self._stack.admission.admits(source.host, now):
+        barred = self._stack.admission.barred(source.host, now) if asks else ""
+        if barred and not self._stack.talks_to(source.host):
+            self.dropped[barred] += 1
             return
         message = parse(data)
         if isinstance(message, Request):
-            self._request(message, source, now)
+            self._request(message, source, now, barred)
         elif not self._stack.transactions.receive_response(message, now):
             self.dropped["stray_response"] += 1
 
-    def _request(self, request: Request, source: Address, now: float) -> None:
+    def _request(self, request: Request, source: Address, now: float, barred: str) -> None:
         if is_scanner(request.headers.get("user-agent") or ""):
             self.dropped["scanner"] += 1
             return
         try:
             request = self._stamped(request, source)
             check_form(request)
-            if not self._belongs(request) and not self._stack.admission.admits_any(now):
-                return
+            if not self._belongs(request):
+                if barred:
+                    self.dropped[barred] += 1
+                    return
+                if not self._stack.admission.admits_any(source.host, now):
+                    return
             if not self._stack.transactions.absorb(request, now):
                 self._dispatch(request, source, now)
         except Refused as refused:
@@ -153,13 +163,15 @@ class UserAgent:
             raise Refused(400, "Bad Request: Via cannot be read") from None
 
     def _belongs(self, request: Request) -> bool:
-        """Whether a request is part of a live call: a flood of others must not silence it."""
+        """Whether a request is part of a live call: neither a flood of others nor a ban silences it."""
         return self._stack.transactions.find(request) is not None or self._in_call.find(request) is not None
 
     def _refuse(self, request: Request, source: Address, refused: Refused, now: float) -> None:
         """Answer with a refusal, but never an ACK; what is malformed has its price at the door, too."""
         self._stack.refused[refused.status] += 1
-        if request.method == "ACK" or (refused.status in (400, 505) and not self._stack.admission.admits_any(now)):
+        if request.method == "ACK":
+            return
+        if refused.status in (400, 505) and not self._stack.admission.admits_any(source.host, now):
             return
         self._stack.answer_once(request, source, refused.status, refused.items, reason=refused.reason)
 
@@ -193,6 +205,8 @@ class UserAgent:
     def transport_failed(self, to: Address, now: float) -> list[Action]:
         """Take word that a place cannot be reached; requests on their way there have failed."""
         self._stack.transactions.broken(to, now)
+        self._registrations.broken(to, now)
+        self._stack.flow_lost(to)
         return self._said()
 
     # -- time --------------------------------------------------------------------------------------------------------

@@ -35,10 +35,48 @@ def test_s17_a_live_call_is_heard_in_a_flood() -> None:
     assert rig.status(request("BYE", 2, to_tag=ok.to.tag)) == 200
 
 
+def test_a_source_that_is_over_its_rate_or_banned_is_heard_in_its_live_call_and_nowhere_else() -> None:
+    rig = Rig(changed(users={"ann": "secret"}, trusted=(), anyone=True), source=("203.0.113.9", 5060))
+    _, ok = rig.answered(invite())
+    answers = [rig.status(request("OPTIONS", 1, branch=f"b{n}", call_id="other")) for n in range(40)]
+    assert answers.count(None) > 8
+    for _ in range(10):
+        rig.ua._stack.admission.failed("203.0.113.9", rig.now)
+    rig.now += 60
+    assert rig.status(request("OPTIONS", 1, branch="c", call_id="other")) is None
+    assert rig.ua.dropped["banned"] == 1
+    assert rig.status(request("BYE", 2, to_tag=ok.to.tag)) == 200
+
+
+def test_strangers_cannot_empty_the_bucket_of_the_trusted() -> None:
+    rig = Rig(changed(overall=50, anyone=True, per_source=1000))
+    rig.source = ("203.0.113.9", 5060)
+    for n in range(100):
+        rig.send(request("OPTIONS", 1, branch=f"b{n}"))
+    assert rig.ua.dropped["rate"] == 50
+    rig.source = ("127.0.0.1", 5070)
+    assert rig.status(invite()) == 100
+
+
+def test_a_proxy_on_this_machine_is_not_shut_for_all_by_one_of_its_callers() -> None:
+    admission = Admission(Trust(()))
+    for _ in range(100):
+        admission.failed("127.0.0.1", 1.0)
+        admission.failed("203.0.113.9", 1.0)
+    assert [admission.barred(host, 2.0) for host in ("127.0.0.1", "203.0.113.9")] == ["", "banned"]
+
+
+def test_a_source_of_ipv6_is_a_network_of_64_bits() -> None:
+    admission = Admission(Trust(()))
+    for n in range(10):
+        admission.failed(f"2001:db8::{n}", 1.0)
+    assert [admission.barred(host, 2.0) for host in ("2001:db8::ffff", "2001:db8:0:1::1")] == ["banned", ""]
+
+
 def test_forged_sources_do_not_fill_the_memory() -> None:
     admission = Admission(Trust(LOOPBACK))
     for n in range(10_500):
-        assert admission.admits(str(ipaddress.ip_address(0x0A000000 + n)), 1.0)
+        assert admission.barred(str(ipaddress.ip_address(0x0A000000 + n)), 1.0) == ""
     assert len(admission._sources) == 10_000
 
 

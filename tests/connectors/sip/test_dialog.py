@@ -6,11 +6,11 @@ from fastagent.connectors.sip.actions import Address
 from fastagent.connectors.sip.dialog import (
     Dialog,
     SessionTimer,
-    address_of,
     dialog_of_caller,
     timer_items,
     timer_of_request,
 )
+from fastagent.connectors.sip.flow import address_of
 from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.message import Request, parse
 from fastagent.connectors.sip.uri import Uri

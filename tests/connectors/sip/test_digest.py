@@ -1,13 +1,24 @@
 """Digest, both sides; the vectors are RFC 7616's own (section 3.9.1)."""
 
+from collections import Counter
+
 import pytest
 
 from fastagent.connectors.sip.actions import CallOffered
-from fastagent.connectors.sip.digest import Credentials, DigestClient, DigestServer, parse_digest, respond
+from fastagent.connectors.sip.digest import (
+    Credentials,
+    DigestClient,
+    DigestServer,
+    Tries,
+    is_final,
+    parse_digest,
+    respond,
+)
 from fastagent.connectors.sip.message import Request, Response, parse
 from tests.connectors.sip.rig import Rig, changed, invite, reply, request, tokens
 
 STRICT = changed(users={"ann": "secret", "bob": "hidden"}, trusted=(), realm="desk")
+HOST = "203.0.113.9"
 STRANGER = ("203.0.113.9", 5070)
 
 
@@ -53,7 +64,7 @@ class Phone:
                 if name != "WWW-Authenticate" or f"algorithm={self.algorithm}" in value
             ]
             answer = Response(answer.status, answer.reason, type(answer.headers)(kept))
-        return self.client.take(answer)
+        return self.client.take(answer, Counter())
 
     def proof(self, method: str = "INVITE", uri: str = "sip:desk@192.0.2.1") -> str:
         ((name, value),) = self.client.items(method, uri)
@@ -107,7 +118,7 @@ def test_20_a_forged_nonce_and_an_old_one_are_stale() -> None:
     answer = challenged(rig)
     nonce = (parse_digest(answer.headers.get("www-authenticate") or "") or {})["nonce"]
     forged = [(n, v.replace(nonce, "1-2-3")) for n, v in answer.headers]
-    phone.client.take(Response(401, "", type(answer.headers)(forged)))
+    phone.client.take(Response(401, "", type(answer.headers)(forged)), Counter())
     (refused,) = rig.responses(invite(number=2, extra=phone.proof()))
     assert "stale=true" in (refused.headers.get("www-authenticate") or "")
     assert phone.learn(refused)
@@ -136,12 +147,12 @@ def test_20_a_proof_is_for_one_method_and_one_callee() -> None:
 
 def test_without_qop_a_nonce_is_good_for_one_use() -> None:
     server = DigestServer("desk", {"ann": "secret"}, tokens())
-    nonce = (parse_digest(server.challenges(5.0)[1][1]) or {})["nonce"]
+    nonce = (parse_digest(server.challenges(HOST, 5.0)[1][1]) or {})["nonce"]
     response = respond("MD5", ("ann", "desk", "secret"), "INVITE", "sip:desk@192.0.2.1", {}, nonce)
     text = f'Digest username="ann", realm="desk", nonce="{nonce}", uri="sip:desk@192.0.2.1", response="{response}"'
     message = parse(invite(extra=f"Authorization: {text}"))
     assert isinstance(message, Request)
-    assert [server.check(message, 6.0).kind, server.check(message, 7.0).kind] == ["right", "stale"]
+    assert [server.check(message, HOST, 6.0).kind, server.check(message, HOST, 7.0).kind] == ["right", "stale"]
 
 
 def test_md5_can_be_left_out() -> None:
@@ -179,6 +190,25 @@ def test_ten_wrong_passwords_close_the_door() -> None:
     assert rig.status(request("OPTIONS", 2)) == 200
 
 
+def test_whoever_forges_an_address_shuts_no_door() -> None:
+    """The wrong passwords that count have a nonce that was given to their sender."""
+    rig = rig_of()
+    answer = challenged(rig)
+    rig.source = ("198.51.100.7", 5060)
+    theirs = challenged(rig, 2)
+    rig.source = STRANGER
+    for number, challenge in enumerate([theirs, Response(401, "", type(answer.headers)(answer.headers))] * 10):
+        phone = Phone(password="guess")
+        if challenge is theirs:
+            phone.learn(theirs)
+        else:
+            made = [(name, value.replace('nonce="', 'nonce="9')) for name, value in answer.headers]
+            phone.learn(Response(401, "", type(answer.headers)(made)))
+        assert rig.status(invite(number=100 + number, extra=phone.proof())) == 401
+        rig.now += 0.5
+    assert rig.status(request("OPTIONS")) == 200
+
+
 def test_the_client_counts_and_gives_up() -> None:
     client = DigestClient(Credentials("ann", "x"), tokens())
     asked = parse(request("REGISTER"))
@@ -189,17 +219,23 @@ def test_the_client_counts_and_gives_up() -> None:
         assert isinstance(message, Response)
         return message
 
+    tries: Tries = Counter()
     assert client.items("REGISTER", "sip:x") == ()
-    assert not client.take(challenge('nonce="n", algorithm=SHA-512-256, qop="auth"'))
-    assert not client.take(challenge('nonce="n", qop="auth-int"'))
-    assert client.take(challenge('nonce="n1", qop="auth,auth-int", opaque="o"'))
+    assert not client.take(challenge('nonce="n", algorithm=SHA-512-256, qop="auth"'), tries)
+    assert not client.take(challenge('nonce="n", qop="auth-int"'), tries)
+    assert client.take(challenge('nonce="n1", qop="auth,auth-int", opaque="o"'), tries)
     assert "nc=00000001" in client.items("REGISTER", "sip:x")[0][1]
     second = client.items("REGISTER", "sip:x")[0][1]
     assert "nc=00000002" in second
     assert 'opaque="o"' in second
-    assert client.take(challenge('nonce="n2", qop="auth", stale=true'))
-    assert client.take(challenge('nonce="n3", qop="auth"'))
-    assert not client.take(challenge('nonce="n4", qop="auth"'))
+    assert client.take(challenge('nonce="n2", qop="auth", stale=true'), tries)
+    assert client.take(challenge('nonce="n3", qop="auth"'), tries)
+    assert not client.take(challenge('nonce="n4", qop="auth"'), tries)
+    assert is_final(challenge('nonce="n4", qop="auth"'))
+    tries.clear()
+    old = challenge('nonce="n5", qop="auth", stale=true')
+    assert [client.take(old, tries) for _ in range(5)] == [True] * 4 + [False]
+    assert not is_final(old), "of the password that says nothing"
     assert "x" not in repr(client.credentials)
 
 
@@ -214,7 +250,7 @@ def test_forgotten_nonces_are_stale_and_never_good_again() -> None:
     def challenge(now: float) -> None:
         found = parse(b"SIP/2.0 401 No\r\n\r\n")
         assert isinstance(found, Response)
-        phone.take(Response(401, "", found.headers.plus(*server.challenges(now))))
+        phone.take(Response(401, "", found.headers.plus(*server.challenges(HOST, now))), Counter())
 
     def ask() -> Request:
         ((name, value),) = phone.items("INVITE", "sip:desk@192.0.2.1")
@@ -224,25 +260,28 @@ def test_forgotten_nonces_are_stale_and_never_good_again() -> None:
 
     challenge(1.0)
     first = ask()
-    assert server.check(first, 2.0).kind == "right"
+    assert server.check(first, HOST, 2.0).kind == "right"
     challenge(70.0)
-    assert server.check(ask(), 70.0).kind == "right"
+    assert server.check(ask(), HOST, 70.0).kind == "right"
     assert len(server._proved) == 1  # the one of before is too old to be worth a place
-    assert server.check(first, 3.0).kind == "stale"  # were time to go back, it still would not do
+    assert server.check(first, HOST, 3.0).kind == "stale"  # were time to go back, it still would not do
 
 
 def test_what_is_no_digest_of_ours_proves_nothing() -> None:
     server = DigestServer("desk", {"ann": "secret"}, tokens(), algorithms=("SHA-256",))
+    nonce = (parse_digest(server.challenges(HOST, 0.5)[0][1]) or {})["nonce"]
+    ours = f'realm="desk", nonce="{nonce}"'
     for text, kind in [
         ('Digest realm="other", username="ann"', "none"),
-        ('Digest realm="desk", username="ann", algorithm=MD5', "wrong"),
-        ('Digest realm="desk", username="ann", algorithm=SHA-256, qop=auth-int', "wrong"),
-        ('Digest realm="desk", username="ann", algorithm=SHA-256, uri="x", response="\u00e9"', "wrong"),
+        (f'Digest {ours}, username="ann", algorithm=MD5', "wrong"),
+        (f'Digest {ours}, username="ann", algorithm=SHA-256, qop=auth-int', "wrong"),
+        (f'Digest {ours}, username="ann", algorithm=SHA-256, uri="x", response="\u00e9"', "wrong"),
+        ('Digest realm="desk", nonce="1-2-3", username="ann", algorithm=SHA-256', "none"),
         ('Digest realm="desk', "none"),
     ]:
         message = parse(invite(extra=f"Authorization: {text}"))
         assert isinstance(message, Request)
-        assert server.check(message, 1.0).kind == kind
+        assert server.check(message, HOST, 1.0).kind == kind
 
 
 def test_a_users_refused_call_is_refused_alike_when_it_is_repeated() -> None:
