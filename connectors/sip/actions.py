@@ -119,11 +119,16 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeRefused:
-    """Our own re-INVITE was refused: everything is as it was."""
+class ChangeDone:
+    """The end of a change that was asked for; with a status of 300 and above everything is as it was."""
 
     call: str
     status: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether the other side has agreed."""
+        return self.status < 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +198,7 @@ Event = (
     | MediaChanged
     | Held
     | Resumed
-    | ChangeRefused
+    | ChangeDone
     | DtmfInfo
     | TransferProgress
     | CallEnded

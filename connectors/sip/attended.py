@@ -6,6 +6,7 @@ hold the caller --> call the target --> answered --> REFER the caller there, in 
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 from fastagent.connectors.leg import LegError
@@ -47,11 +48,12 @@ async def attended_transfer(leg: Caller, consult: Callable[[], Consultation]) ->
     Raises:
         LegError: it did not come to that; the caller is off hold again.
     """
-    await leg.hold(True)
     try:
+        await leg.hold(True)
         await _connect(leg, consult())
     except BaseException:
-        await leg.hold(False)
+        with suppress(LegError):  # why the transfer failed is what matters
+            await leg.hold(False)
         raise
 
 

@@ -99,6 +99,16 @@ class Early:
     """The description that came with one: the call's answer."""
 
 
+@dataclass(slots=True)
+class Change:
+    """A change of the media that somebody waits for: what is not None."""
+
+    local: tuple[str, int] | None = None
+    hold: bool | None = None
+    tries: int = 0
+    waits: int = 0
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One call. Its id is our tag: 128 random bits that the peer must know to speak of it."""
@@ -119,7 +129,10 @@ class Call:
     timer: SessionTimer | None = None
     peer_allows: frozenset[str] = frozenset()
     changing: bool = False
-    """An INVITE or UPDATE of ours is on its way in the dialog."""
+    """An INVITE of ours is on its way in the dialog."""
+    refreshing: bool = False
+    """An UPDATE of ours is."""
+    change: Change | None = None
     digest: DigestClient | None = None
     outgoing: ClientTransaction | None = None
     provisional: bool = False

@@ -18,7 +18,7 @@ from fastagent.connectors.sip.actions import (
     CallEnded,
     CallOffered,
     CallProgress,
-    ChangeRefused,
+    ChangeDone,
     DtmfInfo,
     Held,
     MediaChanged,
@@ -267,8 +267,8 @@ class SipConnection:
                 call.confirmed.set()
             case MediaChanged(_, media) | Held(_, media) | Resumed(_, media):
                 self._with_keys(call, partial(call.changed, media))
-            case ChangeRefused() if call.leg is not None:
-                call.leg.change_done(False)
+            case ChangeDone(_, _) if call.leg is not None:
+                call.leg.change_done(event.ok)
             case DtmfInfo(_, digit, _) if call.leg is not None:
                 call.leg.key_received(digit, "info")
             case TransferProgress(_, status, final) if call.leg is not None:

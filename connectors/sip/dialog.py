@@ -159,8 +159,19 @@ def timer_of_request(request: Request) -> SessionTimer | None:
     asked = asked_interval(request.headers)
     if asked is None:
         return None
-    able = "timer" in request.headers.tokens("supported") | request.headers.tokens("require")
-    return SessionTimer(asked[0], "us" if asked[1] == "uas" or not able else "them")
+    return SessionTimer(asked[0], "us" if asked[1] == "uas" or not can_refresh(request) else "them")
+
+
+def can_refresh(request: Request) -> bool:
+    """Whether a peer has session timers itself."""
+    return "timer" in request.headers.tokens("supported") | request.headers.tokens("require")
+
+
+def longer_interval(response: Response, interval_s: int) -> int | None:
+    """Return the interval that a 422 asks for; None where that is no longer than what was asked for."""
+    text = response.headers.get("min-se") or ""
+    least = int(text) if NUMBER.fullmatch(text) and len(text) < 7 else MIN_SE
+    return least if 0 < interval_s < least else None
 
 
 def timer_of_response(response: Response) -> SessionTimer | None:

@@ -1,13 +1,14 @@
 """Requests from the peer within a call (RFC 3261 sections 12.2.2, 14.2 and 15.1.2, RFC 3311, RFC 6086)."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from fastagent.connectors.sip.actions import Address, DtmfInfo
 from fastagent.connectors.sip.bodies import SDP, dtmf_of, is_dtmf
 from fastagent.connectors.sip.call import Call, Phase
-from fastagent.connectors.sip.dialog import MIN_SE, timer_items, timer_of_request
+from fastagent.connectors.sip.changes import Changes
+from fastagent.connectors.sip.dialog import MIN_SE, can_refresh, timer_items, timer_of_request
 from fastagent.connectors.sip.grammar import Malformed, printable
-from fastagent.connectors.sip.in_dialog import InDialog
 from fastagent.connectors.sip.inbound import Inbound, not_acceptable, offer_in
 from fastagent.connectors.sip.message import Request
 from fastagent.connectors.sip.offer_answer import NotAcceptable
@@ -28,11 +29,11 @@ class InCall:
         self,
         stack: Stack,
         inbound: Inbound,
-        in_dialog: InDialog,
+        changes: Changes,
         transfers: Transfers,
         provisionals: Provisionals,
     ) -> None:
-        self._stack, self._inbound, self._in_dialog, self._transfers = stack, inbound, in_dialog, transfers
+        self._stack, self._inbound, self._changes, self._transfers = stack, inbound, changes, transfers
         self._handlers: Mapping[str, Handler] = {
             "INVITE": self._reinvite,
             "UPDATE": self._update,
@@ -92,11 +93,11 @@ class InCall:
 
     # -- changes of the media ----------------------------------------------------------------------------------------
 
-    def _check_turn(self, call: Call, request: Request) -> None:
-        """One change at a time (section 14.2, RFC 3311 section 5.2)."""
+    def _check_turn(self, call: Call, request: Request, *, offers: bool) -> None:
+        """One change at a time (section 14.2, RFC 3311 section 5.2); a refresh that offers nothing is none."""
         if call.phase in (Phase.OFFERED, Phase.RINGING):
             raise Refused(500, items=(("Retry-After", str(self._stack.token(1)[0] % 10)),))
-        if call.changing or (call.waiting is not None and call.waiting.late):
+        if offers and (call.changing or (call.waiting is not None and call.waiting.late)):
             raise Refused(491)
         timer = timer_of_request(request)
         if timer is not None and timer.interval_s < MIN_SE:
@@ -104,7 +105,7 @@ class InCall:
 
     def _reinvite(self, call: Call, request: Request, source: Address, now: float) -> None:
         body = offer_in(request)
-        self._check_turn(call, request)
+        self._check_turn(call, request, offers=True)
         before = call.agreed
         sdp = self._answer(call, body) if body is not None else call.media.make_offer()
         if call.waiting is not None:
@@ -116,14 +117,14 @@ class InCall:
 
     def _update(self, call: Call, request: Request, source: Address, now: float) -> None:
         body = offer_in(request)
-        self._check_turn(call, request)
+        self._check_turn(call, request, offers=body is not None)
         before = call.agreed
         sdp = self._answer(call, body) if body is not None else b""
         self._refresh(call, request, source)
         items: Items = (("Contact", self._stack.contact(source.transport)), *self._stack.capabilities())
         items = (*items, *timer_items(request, call.timer), *((("Content-Type", SDP),) if sdp else ()))
         self._ok(call, request, source, now, items, sdp)
-        self._in_dialog.arm(call, now)
+        self._changes.arm(call, now)
         self._stack.announce(call, before)
 
     def _answer(self, call: Call, body: bytes) -> bytes:
@@ -139,6 +140,8 @@ class InCall:
         call.dialog.refresh_target(request.headers, source)
         call.peer_allows = request.headers.tokens("allow") or call.peer_allows
         call.timer = timer_of_request(request) or call.timer
+        if call.timer is not None and not can_refresh(request):
+            call.timer = replace(call.timer, refresher="us")
 
     # -- the rest ----------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from functools import partial
 from fastagent.connectors.sip.actions import Address, CallConfirmed, CallOffered, EndReason
 from fastagent.connectors.sip.bodies import SDP, Unsupported, accepts_sdp, sdp_of
 from fastagent.connectors.sip.call import Answered, Call, Did, Phase
+from fastagent.connectors.sip.changes import Changes
 from fastagent.connectors.sip.dialog import MIN_SE, dialog_of_caller, timer_items, timer_of_request
 from fastagent.connectors.sip.grammar import Malformed, printable
 from fastagent.connectors.sip.in_dialog import InDialog
@@ -57,8 +58,8 @@ def not_acceptable(error: NotAcceptable) -> Refused:
 class Inbound:
     """Calls to us."""
 
-    def __init__(self, stack: Stack, in_dialog: InDialog, provisionals: Provisionals) -> None:
-        self._stack, self._in_dialog, self._provisionals = stack, in_dialog, provisionals
+    def __init__(self, stack: Stack, in_dialog: InDialog, changes: Changes, provisionals: Provisionals) -> None:
+        self._stack, self._in_dialog, self._changes, self._provisionals = stack, in_dialog, changes, provisionals
 
     # -- from the network --------------------------------------------------------------------------------------------
 
@@ -247,7 +248,7 @@ class Inbound:
         self._stack.answer(transaction, 200, call.id, now, items=items, body=body)
         self._stack.timers.start(call, "repeat", now + T1, partial(self._repeat, call))
         self._stack.timers.start(call, "no_ack", now + LIMIT, partial(self._no_ack, call))
-        self._in_dialog.arm(call, now)
+        self._changes.arm(call, now)
 
     def _repeat(self, call: Call, now: float) -> None:
         assert call.waiting is not None  # the timer stops with it

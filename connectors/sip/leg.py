@@ -1,6 +1,7 @@
 """A SIP call as a leg: signalling by the user agent, media by an RTP stream, both driven by their shells."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
@@ -31,7 +32,7 @@ from fastagent.media.g711 import Int16Array
 _MEDIA_TIMEOUT_S = 30.0
 _HELD_S = 3600.0
 _CONFIRM_S = 5.0
-_CHANGE_S = 35.0  # so long a re-INVITE may take: 32 s without an answer is its end
+_CHANGE_S = 120.0  # beyond the core's own patience
 _SAME_KEY_S = 0.3  # a key may come by INFO and by RTP
 _TRANSFER_S = 95.0  # beyond the core's own patience
 _INFO_GAP_S = 0.25
@@ -84,9 +85,11 @@ class SipLeg:
         self._loop = asyncio.get_running_loop()
         self._inbound: InboundSink | None = None
         self._voice = stream.outbound.queue
-        self._key: tuple[str, str, float] = ("", "", 0.0)  # digit, by what way, when
+        self._key, self._key_at = "", 0.0
+        self._presses: Counter[str] = Counter()  # of this key in a row, by what way they came
         self._transferring: asyncio.Future[int] | None = None
         self._changing: asyncio.Future[bool] | None = None
+        self._wanted = False
         self._music, self._music_at = music, 0
         self._holding = False
         """Whether it is us who hold the caller."""
@@ -128,12 +131,14 @@ class SipLeg:
 
     def key_received(self, digit: str, way: str) -> None:
         """A key, by RTP, INFO or tone; the same one by another way within a moment is the same."""
-        before, by, at = self._key
         now = self._loop.time()
-        self._key = (digit, way, now)
-        if digit == before and way != by and now - at < _SAME_KEY_S:
-            return
-        self.happened(DtmfReceived(digit))
+        if digit != self._key or now - self._key_at > _SAME_KEY_S:
+            self._key, self._presses = digit, Counter()
+        self._key_at = now
+        seen = max(self._presses.values(), default=0)
+        self._presses[way] += 1
+        if self._presses[way] > seen:  # else another way has brought this press already
+            self.happened(DtmfReceived(digit))
 
     def media_changed(self, plan: MediaPlan) -> None:
         """The call was renegotiated."""
@@ -143,12 +148,17 @@ class SipLeg:
         if on_hold is not self._on_hold:
             self._on_hold = on_hold
             self.happened(HoldBegan() if on_hold else HoldEnded())
-        self.change_done(True)
 
     def change_done(self, done: bool) -> None:
-        """What became of our own change of the call."""
-        if self._changing is not None and not self._changing.done():
-            self._changing.set_result(done)
+        """What became of our own change of the call, whether anybody still waits for it or not."""
+        changing, self._changing = self._changing, None
+        if changing is None:
+            return
+        if done:
+            self._holding = self._wanted
+            if not self._holding:
+                self.clear()
+        changing.set_result(done)
 
     def happened(self, event: LegEvent) -> None:
         """The signalling brought an event."""
@@ -200,29 +210,26 @@ class SipLeg:
     # -- changes ---------------------------------------------------------------------------------------------------
 
     async def hold(self, on: bool) -> None:
-        """Put the caller on hold, or take them back; returns when their phone has agreed.
+        """Put the caller on hold, or take them back; returns when their phone has agreed. A change that is under way is
+        waited for: whoever asked for it may have left.
 
         Raises:
-            LegError: it has refused, or another change is under way.
+            LegError: it has refused, or does not say.
         """
-        if on is self._holding:
-            return
-        if self._changing is not None:
-            raise LegError("the call is being changed already")
-        self._changing = self._loop.create_future()
         try:
-            self._signalling.hold(on)
             async with asyncio.timeout(_CHANGE_S):
-                done = await self._changing
+                while self._changing is not None:
+                    await asyncio.wait((self._changing,))
+                if on is self._holding:
+                    return
+                self._changing, self._wanted = self._loop.create_future(), on
+                waited = self._changing
+                self._signalling.hold(on)
+                done = await asyncio.shield(waited)
         except TimeoutError:
             done = False
-        finally:
-            self._changing = None
         if not done:
             raise LegError("the phone does not agree")
-        self._holding = on
-        if not on:
-            self.clear()
 
     async def transfer(self, destination: str) -> None:
         """Ask the other side, by REFER, to call somebody else; done when it says so. Where transfers are attended,

@@ -190,13 +190,11 @@ class MediaSession:
         self.local = local or self.local
         self.on_hold = self.on_hold if hold is None else hold
 
-    def withdraw(self) -> tuple[tuple[str, int] | None, bool]:
-        """Our offer was refused: all is as it was before the wish, which is returned."""
-        wished = self.local, self.on_hold
+    def withdraw(self) -> None:
+        """Our offer was refused: all is as it was before the wish."""
         if self._before is not None:
             self.local, self.on_hold = self._before
         self._offered = self._before = None
-        return wished
 
     def _answered_choice(self, answer: SessionDescription, ours: MediaLine, theirs: MediaLine) -> _Choice:
         """Read an answer; a number without rtpmap is ours, as we offered it."""

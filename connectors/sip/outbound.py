@@ -7,9 +7,10 @@ from functools import partial
 from fastagent.connectors.sip.actions import Address, CallProgress, EndReason, Send
 from fastagent.connectors.sip.bodies import SDP, Unsupported, sdp_of
 from fastagent.connectors.sip.call import Call, Did, Phase
-from fastagent.connectors.sip.dialog import MIN_SE, Dialog, dialog_of_callee, timer_of_response
+from fastagent.connectors.sip.changes import Changes
+from fastagent.connectors.sip.dialog import Dialog, dialog_of_callee, longer_interval, timer_of_response
 from fastagent.connectors.sip.digest import Credentials, DigestClient, Tries
-from fastagent.connectors.sip.grammar import NUMBER, Malformed, printable
+from fastagent.connectors.sip.grammar import Malformed, printable
 from fastagent.connectors.sip.headers import Headers, NameAddr
 from fastagent.connectors.sip.in_dialog import InDialog
 from fastagent.connectors.sip.message import Request, Response
@@ -54,8 +55,8 @@ class _Attempt:
 class Outbound:
     """Calls by us."""
 
-    def __init__(self, stack: Stack, in_dialog: InDialog, provisionals: Provisionals) -> None:
-        self._stack, self._in_dialog, self._provisionals = stack, in_dialog, provisionals
+    def __init__(self, stack: Stack, in_dialog: InDialog, changes: Changes, provisionals: Provisionals) -> None:
+        self._stack, self._in_dialog, self._changes, self._provisionals = stack, in_dialog, changes, provisionals
         self._attempts: dict[str, _Attempt] = {}
 
     def call(self, destination: Destination, local: tuple[str, int], now: float) -> tuple[str, str]:
@@ -158,7 +159,7 @@ class Outbound:
         except (NotAcceptable, Malformed, Unsupported) as error:
             self._in_dialog.hang_up(call, "protocol_error", now, text=str(error))
             return
-        self._in_dialog.arm(call, now)
+        self._changes.arm(call, now)
         self._stack.announce(call, None)
 
     def _acknowledge(self, call: Call, dialog: Dialog, tag: str, number: int) -> None:
@@ -188,12 +189,9 @@ class Outbound:
         return True
 
     def _longer(self, attempt: _Attempt, response: Response) -> bool:
-        text = response.headers.get("min-se") or ""
-        least = int(text) if NUMBER.fullmatch(text) and len(text) < 7 else MIN_SE
-        if not 0 < attempt.interval_s < least:
-            return False
-        attempt.interval_s = least
-        return True
+        interval = longer_interval(response, attempt.interval_s)
+        attempt.interval_s = interval or attempt.interval_s
+        return interval is not None
 
     def _refused(self, call: Call, response: Response) -> None:
         cancelled = call.phase is Phase.CANCELLING

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from fastagent.connectors.sip.actions import (
     Action,
     Address,
-    ChangeRefused,
+    ChangeDone,
     EndReason,
     Send,
     TransferProgress,
@@ -22,7 +22,8 @@ from fastagent.connectors.sip.actions import (
 )
 from fastagent.connectors.sip.admission import is_scanner
 from fastagent.connectors.sip.bodies import SDP
-from fastagent.connectors.sip.call import Call, Phase
+from fastagent.connectors.sip.call import Call, Change, Phase
+from fastagent.connectors.sip.changes import Changes
 from fastagent.connectors.sip.framer import PING, PONG
 from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.in_call import InCall
@@ -54,11 +55,12 @@ class UserAgent:
     def __init__(self, config: AgentConfig, *, token: Callable[[int], bytes] = secrets.token_bytes) -> None:
         self._stack = Stack(config, token)
         self._in_dialog = InDialog(self._stack)
+        self._changes = Changes(self._stack, self._in_dialog)
         self._transfers = Transfers(self._stack, self._in_dialog)
         provisionals = Provisionals(self._stack)
-        self._inbound = Inbound(self._stack, self._in_dialog, provisionals)
-        self._in_call = InCall(self._stack, self._inbound, self._in_dialog, self._transfers, provisionals)
-        self._outbound = Outbound(self._stack, self._in_dialog, provisionals)
+        self._inbound = Inbound(self._stack, self._in_dialog, self._changes, provisionals)
+        self._in_call = InCall(self._stack, self._inbound, self._changes, self._transfers, provisionals)
+        self._outbound = Outbound(self._stack, self._in_dialog, self._changes, provisionals)
         self._registrations = Registrations(self._stack)
 
     @property
@@ -282,13 +284,13 @@ class UserAgent:
     def change_media(
         self, call: str, now: float, *, local: tuple[str, int] | None = None, hold: bool | None = None
     ) -> list[Action]:
-        """Move our end of the media, or put the other side on hold, or take it back; one change at a time."""
+        """Move our end of the media, or put the other side on hold, or take it back; one change at a time. `ChangeDone`
+        tells what came of it."""
         found = self._confirmed(call)
-        if found is None or found.changing or found.waiting is not None:
-            self._stack.actions.append(ChangeRefused(call, 481 if found is None else 491))
+        if found is None or found.change is not None:
+            self._stack.actions.append(ChangeDone(call, 481 if found is None else 491))
         else:
-            found.media.wish(local, hold)
-            self._in_dialog.change(found, now)
+            self._changes.begin(found, Change(local, hold), now)
         return self._said()
 
     def send_dtmf(self, call: str, digit: str, now: float, *, duration_ms: int = 160) -> list[Action]:

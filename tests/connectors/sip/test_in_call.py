@@ -9,7 +9,7 @@ from fastagent.connectors.sip.actions import (
     CallConfirmed,
     CallEnded,
     CallOffered,
-    ChangeRefused,
+    ChangeDone,
     DtmfInfo,
     Held,
     MediaChanged,
@@ -183,7 +183,7 @@ def test_our_change_is_refused_and_nothing_changes() -> None:
     asked = only(rig.take(rig.ua.change_media(call, rig.now, local=("192.0.2.1", 10002))))
     assert b"m=audio 10002" in asked.body
     assert only(rig.send(reply(asked, 488))).method == "ACK"
-    assert rig.event(ChangeRefused) == ChangeRefused(call, 488)
+    assert rig.event(ChangeDone) == ChangeDone(call, 488)
     assert rig.ua.media(call) == before
     held = invite(SDP + "a=sendonly\r\n", 2, to_tag=call)
     (answer,) = rig.responses(held)
@@ -370,7 +370,7 @@ def test_a_peer_that_asks_for_a_password_within_a_call_is_not_answered_without_o
     rig, call, _ = talking()
     asked = only(rig.take(rig.ua.change_media(call, rig.now, hold=True)))
     rig.send(reply(asked, 401, extra='WWW-Authenticate: Digest realm="x", nonce="n", qop="auth"'))
-    assert rig.event(ChangeRefused).status == 401
+    assert rig.event(ChangeDone).status == 401
 
 
 def test_an_answer_that_makes_no_sense_ends_the_call() -> None:
@@ -385,7 +385,7 @@ def test_commands_for_calls_that_are_not_there_say_nothing() -> None:
     rig = Rig()
     assert rig.ua.ring("x", 1) == rig.ua.accept("x", LOCAL, 1) == rig.ua.reject("x", 486, 1) == []
     assert rig.ua.hang_up("x", 1) == []
-    assert rig.ua.change_media("x", 1) == [ChangeRefused("x", 481)]
+    assert rig.ua.change_media("x", 1) == [ChangeDone("x", 481)]
     assert rig.ua.send_dtmf("x", "1", 1) == rig.ua.unregister("x", 1) == []
     assert rig.ua.media("x") is None
 
