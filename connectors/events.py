@@ -14,6 +14,8 @@ class LegEvents:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[LegEvent] = asyncio.Queue(_MAX_EVENTS)
         self.ended = asyncio.Event()
+        self.reason: HangupReason | None = None
+        """Why it ended, once it has."""
 
     def put(self, event: LegEvent) -> bool:
         """Take an event; after the end there are no more, and more than anybody reads are an end. Return whether this
@@ -24,6 +26,7 @@ class LegEvents:
             event = LegEnded(HangupReason.PROTOCOL_ERROR)
         self._queue.put_nowait(event)
         if isinstance(event, LegEnded):
+            self.reason = event.reason
             self.ended.set()
             return True
         return False

@@ -530,6 +530,7 @@ class Gateway:
         if record.quality is not None:
             metrics.media_lost.inc(record.quality["lost"])
             metrics.media_late.inc(record.quality["late"])
+            metrics.rtp_strangers.inc(record.quality["strangers"])
             metrics.media_concealed.inc(record.quality["concealed_frames"])
             metrics.mos.observe(record.quality["mos"])
         metrics.frames_dropped.labels("in", "ahead").inc(inbound.ahead_samples / frame)

@@ -49,6 +49,7 @@ class Metrics:
         self.media_concealed = counter("media_concealed_frames", "Frames made up for missing ones")
         self.media_lost = counter("media_lost_frames", "Packets of callers that never came")
         self.media_late = counter("media_late_frames", "Packets of callers that came too late")
+        self.rtp_strangers = counter("rtp_strangers", "Packets on a call's ports that were not of its caller")
         self.mos = histogram("mos_estimate", "Estimated opinion score of a call", (1.5, 2, 2.5, 3, 3.5, 3.8, 4.0, 4.2))
         self.underruns = counter("output_underruns", "Times that the far side ran dry in an answer")
         self.vad_batch = histogram("vad_batch_size", "Windows in a forward pass", (1, 2, 4, 8, 16, 32, 64, 128))

@@ -66,17 +66,14 @@ class CallOffered:
     user: str
     """Whom the digest proved; "" for a trusted peer."""
     headers: Headers
-    late_offer: bool
-    """The caller leaves the offer of codecs to us."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallProgress:
-    """The callee's side answered provisionally: 180, 183. With early media, if it described any."""
+    """The callee's side answered provisionally: 180, 183."""
 
     call: str
     status: int
-    media: NegotiatedMedia | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,11 @@ _FAILURE_WINDOW_S = 60.0
 _BANNED_S = 600.0
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself."""
+    return host in _THIS_MACHINE
+
+
 def is_scanner(user_agent: str) -> bool:
     """Whether a User-Agent is one of the tools that look for open gateways."""
     name = user_agent.lower()
@@ -40,6 +45,9 @@ class Trust:
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return str(address) in self.addresses or any(address in network for network in self._networks)
+
+
+_THIS_MACHINE = Trust(LOOPBACK)
 
 
 @dataclass(slots=True)
@@ -82,7 +90,6 @@ class Admission:
 
     def __init__(self, trust: Trust, *, per_source: int = 30, overall: int = 2000) -> None:
         self._trust, self._per_source = trust, per_source
-        self._proxies = Trust(LOOPBACK)
         self._strangers, self._trusted = (Bucket(overall, overall / 2, overall, 0.0) for _ in range(2))
         self._sources: OrderedDict[str, _Source] = OrderedDict()
         self.dropped: Counter[str] = Counter()
@@ -115,7 +122,7 @@ class Admission:
             source.banned_until, source.failures = now + _BANNED_S, []
 
     def _is_free(self, host: str) -> bool:
-        return host in self._trust or host in self._proxies
+        return host in self._trust or is_loopback(host)
 
     def _source(self, host: str, now: float) -> _Source:
         host = _site(host)

@@ -20,6 +20,9 @@ from fastagent.connectors.sip.offer_answer import MediaSession
 from fastagent.connectors.sip.requests import Items
 from fastagent.connectors.sip.transactions import ClientTransaction, ServerTransaction
 
+MAX_FORKS = 8
+"""So many phones may answer one call of ours; more are not heard."""
+
 
 class Phase(Enum):
     """Where a call is."""
@@ -97,6 +100,8 @@ class Early:
     """Of the last one."""
     answer: bytes = b""
     """The description that came with one: the call's answer."""
+    changed: bool = False
+    """It has been taken, and changed by an UPDATE since: what the final answer repeats is an old one."""
 
 
 @dataclass(slots=True)

@@ -139,6 +139,7 @@ class SipConnection:
                 trusted=(*(LOOPBACK if config.trust_loopback else ()), *config.trusted),
                 users=config.users,
                 full_status=config.full_status,
+                credentials=config.trunk.credentials if config.trunk is not None else None,
             )
         )
         if config.trunk is not None:
@@ -211,11 +212,17 @@ class SipConnection:
         return self._agent.places() if self._agent is not None else ()
 
     def _count(self) -> None:
-        """Pass on what the core has dropped and refused."""
-        for kind, total in self.agent.dropped.items():
+        """Pass on what the core has dropped and refused; a challenge is no refusal."""
+        agent = self.agent
+        counts: dict[str, int] = {**agent.dropped, "password": agent.wrong_passwords}
+        counts |= {f"refused_{status}": total for status, total in agent.refused.items() if status not in (401, 407)}
+        for kind, total in counts.items():
             more = total - self._counted.get(kind, 0)
-            if more:
-                self._counted[kind] = total
+            self._counted[kind] = total
+            if more and kind == "password":
+                for _ in range(more):
+                    self._host.auth_failed(self.name)
+            elif more:
                 self._host.protocol_error(self.name, kind, more)
 
     def perform(self, actions: list[Action]) -> None:
@@ -242,8 +249,13 @@ class SipConnection:
             self._timer = asyncio.get_running_loop().call_at(due, self._timed_out)
 
     def _timed_out(self) -> None:
-        if self._agent is not None:
+        if self._agent is None:
+            return
+        try:
             self.perform(self._agent.handle_timeout(self._now))
+        except Exception:
+            _log.exception("a timer of SIP failed")
+            self._set_timer()  # the clock is every call's
 
     def _happened(self, event: Action) -> None:
         match event:
@@ -262,11 +274,11 @@ class SipConnection:
             case CallProgress():
                 call.on_progress()
             case CallAnswered(_, media):
-                self._with_keys(call, partial(call.on_answered, call, media))
+                self._with_media(call, partial(call.on_answered, call, media))
             case CallConfirmed():
                 call.confirmed.set()
             case MediaChanged(_, media) | Held(_, media) | Resumed(_, media):
-                self._with_keys(call, partial(call.changed, media))
+                self._with_media(call, partial(call.changed, media))
             case ChangeDone(_, _) if call.leg is not None:
                 call.leg.change_done(event.ok)
             case DtmfInfo(_, digit, _) if call.leg is not None:
@@ -276,13 +288,16 @@ class SipConnection:
             case CallEnded():
                 self._ended(call, event)
 
-    def _with_keys(self, call: SipCall, work: Callable[[], None]) -> None:
-        """Do something for which keys must be good; a call whose keys are not is over."""
+    def _with_media(self, call: SipCall, work: Callable[[], None]) -> None:
+        """Do something with a call's media; a call that cannot have any is over."""
         try:
             work()
         except SrtpError as error:
             _log.warning("a call's keys are none", extra={"call_id": call.call_id, "error": str(error)})
             call.signalling.hang_up(HangupReason.PROTOCOL_ERROR)
+        except Exception:
+            _log.exception("a call's media failed", extra={"call_id": call.call_id})
+            call.signalling.hang_up(HangupReason.INTERNAL_ERROR)
 
     def _ended(self, call: SipCall, event: CallEnded) -> None:
         call.ended(REASONS[event.reason])
@@ -344,7 +359,7 @@ class SipConnection:
                 await call.audible()
             await self._host.converse(call.leg, agent_id)
         finally:
-            call.signalling.hang_up(HangupReason.COMPLETED)
+            call.signalling.hang_up(call.leg.over or HangupReason.COMPLETED)
             self._forget(call)
 
     # -- calls by us -------------------------------------------------------------------------------------------------

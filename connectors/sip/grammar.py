@@ -88,11 +88,6 @@ def with_param(params: Params, name: str, value: str | None) -> Params:
     return kept if any(key == name for key, _ in params) else (*kept, (name, value))
 
 
-def without_param(params: Params, name: str) -> Params:
-    """Return the parameters without one."""
-    return tuple((key, value) for key, value in params if key != name)
-
-
 def quote(text: str) -> str:
     """Return a quoted string."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

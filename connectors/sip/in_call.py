@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from fastagent.connectors.sip.actions import Address, DtmfInfo
 from fastagent.connectors.sip.bodies import SDP, dtmf_of, is_dtmf
-from fastagent.connectors.sip.call import Call, Phase
+from fastagent.connectors.sip.call import Call, Early, Phase
 from fastagent.connectors.sip.changes import Changes
 from fastagent.connectors.sip.dialog import MIN_SE, can_refresh, timer_items, timer_of_request
-from fastagent.connectors.sip.grammar import Malformed, printable
-from fastagent.connectors.sip.inbound import Inbound, not_acceptable, offer_in
+from fastagent.connectors.sip.grammar import printable
+from fastagent.connectors.sip.inbound import Inbound
 from fastagent.connectors.sip.message import Request
-from fastagent.connectors.sip.offer_answer import NotAcceptable
+from fastagent.connectors.sip.offers import offer_in, taken
 from fastagent.connectors.sip.reliable import Provisionals
 from fastagent.connectors.sip.requests import Items
 from fastagent.connectors.sip.stack import Stack
@@ -34,6 +34,7 @@ class InCall:
         provisionals: Provisionals,
     ) -> None:
         self._stack, self._inbound, self._changes, self._transfers = stack, inbound, changes, transfers
+        self._provisionals = provisionals
         self._handlers: Mapping[str, Handler] = {
             "INVITE": self._reinvite,
             "UPDATE": self._update,
@@ -52,6 +53,14 @@ class InCall:
         same = call.dialog.call_id == request.call_id and call.dialog.remote_tag == request.from_.tag
         return call if same else None
 
+    def _early(self, request: Request) -> tuple[Call, Early] | None:
+        """Return the call of ours that a request of somebody belongs to who has not answered it yet."""
+        call = self._stack.calls.get(request.to.tag)
+        early = call.early.get(request.from_.tag) if call is not None and call.dialog is None else None
+        if call is None or early is None or early.dialog.call_id != request.call_id:
+            return None
+        return (call, early) if call.phase is Phase.EARLY else None
+
     def receive(self, request: Request, source: Address, now: float) -> None:
         """Take a request with a To-tag.
 
@@ -62,6 +71,9 @@ class InCall:
         if request.method == "ACK":
             if call is not None:
                 self._inbound.ack(call, request, now)
+            return
+        if call is None and (begun := self._early(request)) is not None:
+            self._provisionals.requested(*begun, request, source, now)
             return
         if call is None or (call.phase is Phase.ENDED and request.method != "BYE"):
             raise Refused(481)
@@ -107,7 +119,7 @@ class InCall:
         body = offer_in(request)
         self._check_turn(call, request, offers=True)
         before = call.agreed
-        sdp = self._answer(call, body) if body is not None else call.media.make_offer()
+        sdp = taken(lambda: call.media.take_offer(body)) if body is not None else call.media.make_offer()
         if call.waiting is not None:
             self._inbound.imply_ack(call)
         self._refresh(call, request, source)
@@ -119,21 +131,13 @@ class InCall:
         body = offer_in(request)
         self._check_turn(call, request, offers=body is not None)
         before = call.agreed
-        sdp = self._answer(call, body) if body is not None else b""
+        sdp = taken(lambda: call.media.take_offer(body)) if body is not None else b""
         self._refresh(call, request, source)
         items: Items = (("Contact", self._stack.contact(source.transport)), *self._stack.capabilities())
         items = (*items, *timer_items(request, call.timer), *((("Content-Type", SDP),) if sdp else ()))
         self._ok(call, request, source, now, items, sdp)
         self._changes.arm(call, now)
         self._stack.announce(call, before)
-
-    def _answer(self, call: Call, body: bytes) -> bytes:
-        try:
-            return call.media.take_offer(body)
-        except NotAcceptable as error:
-            raise not_acceptable(error) from None
-        except Malformed as error:
-            raise Refused(400, f"Bad Request: {error}") from None
 
     def _refresh(self, call: Call, request: Request, source: Address) -> None:
         assert call.dialog is not None  # as above

@@ -3,7 +3,8 @@
 from functools import partial
 
 from fastagent.connectors.sip.actions import Address, CallConfirmed, CallOffered, EndReason
-from fastagent.connectors.sip.bodies import SDP, Unsupported, accepts_sdp, sdp_of
+from fastagent.connectors.sip.admission import is_loopback
+from fastagent.connectors.sip.bodies import SDP, Unsupported, sdp_of
 from fastagent.connectors.sip.call import Answered, Call, Did, Phase
 from fastagent.connectors.sip.changes import Changes
 from fastagent.connectors.sip.dialog import MIN_SE, dialog_of_caller, timer_items, timer_of_request
@@ -11,6 +12,7 @@ from fastagent.connectors.sip.grammar import Malformed, printable
 from fastagent.connectors.sip.in_dialog import InDialog
 from fastagent.connectors.sip.message import Request
 from fastagent.connectors.sip.offer_answer import MediaSession, NotAcceptable
+from fastagent.connectors.sip.offers import offer_in, taken
 from fastagent.connectors.sip.reliable import Provisionals
 from fastagent.connectors.sip.requests import Items
 from fastagent.connectors.sip.stack import Stack
@@ -22,37 +24,6 @@ from fastagent.connectors.sip.validate import Refused
 _PENDING = (Phase.OFFERED, Phase.RINGING)
 _UNDECIDED_S = 180.0
 """How long a call may be offered before it counts as refused: proxies give up then, too (timer C)."""
-
-
-def offer_in(request: Request) -> bytes | None:
-    """Return the description that a request brings.
-
-    Raises:
-        Refused: 415 for another body, 406 where the sender would not take ours.
-    """
-    try:
-        body = sdp_of(request.headers, request.body)
-    except Unsupported as unsupported:
-        raise Refused(415, items=(unsupported.item,)) from None
-    if not accepts_sdp(request.headers):
-        raise Refused(406, items=(("Accept", SDP),))
-    return body
-
-
-def check_offer(media: MediaSession, body: bytes | None) -> None:
-    """Refuse with 488 what cannot be had, with 400 what is no description."""
-    try:
-        if body is not None:
-            media.check_offer(body)
-    except NotAcceptable as error:
-        raise not_acceptable(error) from None
-    except Malformed as error:
-        raise Refused(400, f"Bad Request: {error}") from None
-
-
-def not_acceptable(error: NotAcceptable) -> Refused:
-    """Return the refusal of an offer; the agent is an opaque word to the reader of a warning (section 20.43)."""
-    return Refused(488, items=(("Warning", f'305 fastagent "{error}"'),))
 
 
 class Inbound:
@@ -83,9 +54,12 @@ class Inbound:
         timer = timer_of_request(request)
         if timer is not None and timer.interval_s < MIN_SE:
             raise Refused(422, items=(("Min-SE", str(MIN_SE)),))
-        media = MediaSession(self._stack.config.media, self._stack.token)
-        check_offer(media, body)
+        nearby = is_loopback(source.host) or source.host == self._stack.config.host
+        media = MediaSession(self._stack.config.media, self._stack.token, nearby=nearby)
+        if body is not None:
+            taken(lambda: media.check_offer(body))
         call = Call(self._stack.new_tag(), media, source, Phase.OFFERED, user, offer=body, timer=timer)
+        call.digest = self._stack.digest_for(source)
         self._begin_dialog(call, request)
         call.invite = self._stack.transactions.accept(request, source)
         call.invite.call = call.id
@@ -130,7 +104,6 @@ class Inbound:
                 printable(called.user_text),
                 call.user,
                 request.headers,
-                late_offer=call.offer is None,
             )
         )
 
@@ -145,7 +118,7 @@ class Inbound:
             raise Refused(481)
         call = self._stack.calls.get(invite.call)
         own = self._stack.transactions.accept(request, source)
-        self._stack.answer(own, 200, invite.call, now)
+        self._stack.answer(own, 200, invite.tag, now)
         if call is not None and call.phase in _PENDING and call.invite is invite:
             self._stack.answer(invite, 487, call.id, now)
             self._stack.end(call, "cancelled")
@@ -238,7 +211,7 @@ class Inbound:
         routes = tuple(("Record-Route", value) for value in transaction.request.headers.get_all("record-route"))
         items = (
             *routes,
-            ("Contact", self._stack.contact(transaction.source.transport)),
+            ("Contact", self._stack.contact(transaction.source.transport, like=transaction.request.uri)),
             *self._stack.capabilities(),
             *timer_items(transaction.request, call.timer),
             *items,

@@ -160,6 +160,11 @@ class SipLeg:
                 self.clear()
         changing.set_result(done)
 
+    @property
+    def over(self) -> HangupReason | None:
+        """Why the call is over; None as long as it is not."""
+        return self._events.reason
+
     def happened(self, event: LegEvent) -> None:
         """The signalling brought an event."""
         if self._events.put(event):

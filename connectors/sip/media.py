@@ -1,6 +1,6 @@
 """What a call's media may be, and what was agreed: plain descriptions for a media layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Direction = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
@@ -40,11 +40,12 @@ ALL_CODECS = (PCMU, PCMA, G722, OPUS, L16_16K, L16_8K)
 
 @dataclass(frozen=True, slots=True)
 class Crypto:
-    """One direction's SRTP key (RFC 4568): `key` is master key and salt."""
+    """One direction's SRTP key (RFC 4568): `key` is master key and salt. The tag only tells which line of an offer an
+    answer is for; a key under another tag is the same key."""
 
-    tag: int
+    tag: int = field(compare=False)
     suite: str
-    key: bytes
+    key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from fastagent.connectors.sip.crypto import choose_crypto, format_crypto, new_key, parse_crypto
 from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.media import Capabilities, Codec, Crypto, NegotiatedMedia
-from fastagent.connectors.sip.sdp import MediaLine, Origin, SessionDescription, parse_sdp, usable_host
+from fastagent.connectors.sip.sdp import MediaLine, Origin, SessionDescription, canonical_host, parse_sdp, usable_host
 from fastagent.connectors.sip.streams import (
     agreed_direction,
     answered_direction,
     codec_lines,
     codec_of,
-    dtmf_lines,
-    dtmf_of,
+    event_lines,
+    events_of,
     ptime_of,
     refused_line,
     rtcp_of,
@@ -52,15 +52,16 @@ class MediaSession:
     Args:
         capabilities: what the media layer can do.
         token: random bytes, for the session's number and the keys.
+        nearby: whether the other side is on this machine, or may be: only then our packets go to addresses of it.
     """
 
-    def __init__(self, capabilities: Capabilities, token: Callable[[int], bytes]) -> None:
+    def __init__(self, capabilities: Capabilities, token: Callable[[int], bytes], *, nearby: bool = True) -> None:
         self.local: tuple[str, int] | None = None
         """Where we listen."""
         self.on_hold = False
         """Whether we do not want to hear the other side."""
         self.agreed: NegotiatedMedia | None = None
-        self._can, self._token = capabilities, token
+        self._can, self._token, self._nearby = capabilities, token, nearby
         self._session_id = int.from_bytes(token(4), "big")
         self._version = 1
         self._sent: SessionDescription | None = None
@@ -100,7 +101,7 @@ class MediaSession:
         reason = "no audio was offered"
         usable = [(at, line) for at, line in enumerate(offer.media) if line.kind == "audio" and line.port]
         for at, line in sorted(usable, key=lambda one: one[1].proto.upper() not in _SECURE):
-            if not usable_host(offer.host_of(line) or "", ipv6=self._can.ipv6):
+            if not self._reaches(offer.host_of(line)):
                 reason = "no usable address"
                 continue
             secure, crypto = self._secured(line)
@@ -109,9 +110,12 @@ class MediaSession:
                 continue
             codec = self._codec(line)
             if codec is not None:
-                return _Choice(at, codec[0], codec[1], dtmf_of(line, codec[0]), crypto)
+                return _Choice(at, codec[0], codec[1], events_of(line, codec[0]), crypto)
             reason = "no common codec"
         raise NotAcceptable(reason)
+
+    def _reaches(self, host: str | None) -> bool:
+        return host is not None and usable_host(host, ipv6=self._can.ipv6, nearby=self._nearby)
 
     def _secured(self, line: MediaLine) -> tuple[bool, Crypto | None]:
         """Whether a line's protocol is ours, and with which key. Plain RTP with keys is a best-effort offer."""
@@ -132,7 +136,7 @@ class MediaSession:
         assert self.local is not None  # the media layer has told its port before it answers
         formats = (choice.payload_type, *([choice.dtmf] if choice.dtmf else []))
         attributes: list[tuple[str, str | None]] = [*codec_lines(choice.codec, choice.payload_type)]
-        attributes += dtmf_lines(choice.dtmf, choice.codec.clock_hz)
+        attributes += event_lines(choice.dtmf, line.encoding(choice.dtmf) if choice.dtmf else None)
         attributes.append(("ptime", str(ptime_of(line, self._can.ptime_ms, choice.codec))))
         if choice.crypto is not None:
             attributes.append(("crypto", format_crypto(self._key(choice.crypto.suite, choice.crypto.tag))))
@@ -173,17 +177,6 @@ class MediaSession:
                 return
         raise NotAcceptable("the answer takes nothing")
 
-    def preview(self, body: bytes) -> NegotiatedMedia | None:
-        """Return what an answer in a provisional response would come to; it binds nobody (RFC 3261 section 13.2.1)."""
-        before = self.agreed, self._lines, self._offered
-        try:
-            self.take_answer(body)
-            return self.agreed
-        except (NotAcceptable, Malformed):
-            return None
-        finally:
-            self.agreed, self._lines, self._offered = before
-
     def wish(self, local: tuple[str, int] | None = None, hold: bool | None = None) -> None:
         """Wish for a change; the next offer asks for it."""
         self._before = self.local, self.on_hold
@@ -198,15 +191,14 @@ class MediaSession:
 
     def _answered_choice(self, answer: SessionDescription, ours: MediaLine, theirs: MediaLine) -> _Choice:
         """Read an answer; a number without rtpmap is ours, as we offered it."""
-        reachable = usable_host(answer.host_of(theirs) or "", ipv6=self._can.ipv6)
-        if not reachable or theirs.proto.upper() != ours.proto:
+        if not self._reaches(answer.host_of(theirs)) or theirs.proto.upper() != ours.proto:
             raise NotAcceptable("the answer is for another transport")
         for number in theirs.formats:
             line = theirs if theirs.encoding(number) else ours
             codec = codec_of(line, number, self._can.codecs)
             if codec is not None:
                 crypto = self._answered_key(theirs)
-                return _Choice(0, codec, number, dtmf_of(theirs, codec), crypto)
+                return _Choice(0, codec, number, events_of(theirs, codec), crypto)
         raise NotAcceptable("the answer has no codec of ours")
 
     def _answered_key(self, theirs: MediaLine) -> Crypto | None:
@@ -227,12 +219,12 @@ class MediaSession:
         for codec in codecs:
             attributes += codec_lines(codec, str(codec.payload_type))
         for clock, number in dtmf.items():
-            attributes += dtmf_lines(str(number), clock)
+            attributes += event_lines(str(number), ("telephone-event", clock, 1))
         attributes.append(("ptime", str(self._can.ptime_ms)))
         secure = self._can.srtp == "required" or (self.agreed is not None and self.agreed.crypto_send is not None)
         if secure:
-            suite = self.agreed.crypto_send.suite if self.agreed and self.agreed.crypto_send else None
-            attributes.append(("crypto", format_crypto(self._key(suite or "AES_CM_128_HMAC_SHA1_80", 1))))
+            ours = self.agreed.crypto_send if self.agreed else None
+            attributes.append(("crypto", format_crypto(ours or self._key("AES_CM_128_HMAC_SHA1_80", 1))))
         if self._can.rtcp_mux:
             attributes.append(("rtcp-mux", None))
         attributes.append(("sendonly" if self.on_hold else "sendrecv", None))
@@ -264,12 +256,12 @@ class MediaSession:
 
     def _agree(self, theirs: SessionDescription, line: MediaLine, ours: MediaLine, choice: _Choice) -> NegotiatedMedia:
         assert self.local is not None  # as above
-        host = theirs.host_of(line) or ""
+        host = canonical_host(theirs.host_of(line) or "")
         muxed = ours.get("rtcp-mux") is not None and line.get("rtcp-mux") is not None
         receivable = tuple(
             (int(number), codec) for number in ours.formats if (codec := codec_of(ours, number, self._can.codecs))
         )
-        dtmf = dtmf_of(ours, choice.codec)
+        dtmf = events_of(ours, choice.codec)
         return NegotiatedMedia(
             local=self.local,
             remote=(host, line.port),
@@ -283,12 +275,18 @@ class MediaSession:
             direction=agreed_direction(theirs, line, ours),
             rtcp_mux=muxed,
             fmtp=line.about("fmtp", choice.payload_type) or "",
-            crypto_send=self._keys[choice.crypto.suite] if choice.crypto else None,
+            crypto_send=self._kept_key(choice.crypto.suite) if choice.crypto else self._kept_key(""),
             crypto_receive=choice.crypto,
         )
 
+    def _kept_key(self, suite: str) -> Crypto | None:
+        """Return our key for the suite that was agreed on, and forget all others."""
+        self._keys = {name: key for name, key in self._keys.items() if name == suite}
+        return self._keys.get(suite)
+
     def _key(self, suite: str, tag: int) -> Crypto:
-        """Our key for a suite: one for the whole call, since a new one means a new stream."""
+        """Our key for a suite, as long as that is agreed on: a new one means a new stream, and an old one that comes
+        back would encrypt other audio with the same stream."""
         if suite not in self._keys:
             self._keys[suite] = new_key(suite, tag, self._token)
         self._keys[suite] = replace(self._keys[suite], tag=tag)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from fastagent.connectors.sip.actions import Address, CallProgress, EndReason, Send
+from fastagent.connectors.sip.admission import is_loopback
 from fastagent.connectors.sip.bodies import SDP, Unsupported, sdp_of
-from fastagent.connectors.sip.call import Call, Did, Phase
+from fastagent.connectors.sip.call import MAX_FORKS, Call, Did, Phase
 from fastagent.connectors.sip.changes import Changes
 from fastagent.connectors.sip.dialog import Dialog, dialog_of_callee, longer_interval, timer_of_response
 from fastagent.connectors.sip.digest import Credentials, DigestClient, Tries
@@ -16,11 +17,11 @@ from fastagent.connectors.sip.in_dialog import InDialog
 from fastagent.connectors.sip.message import Request, Response
 from fastagent.connectors.sip.offer_answer import MediaSession, NotAcceptable
 from fastagent.connectors.sip.reliable import Provisionals
-from fastagent.connectors.sip.requests import Items, cancel_of
+from fastagent.connectors.sip.requests import Items, cancel_of, credentials_in
 from fastagent.connectors.sip.stack import Stack
 from fastagent.connectors.sip.transaction import LIMIT
 from fastagent.connectors.sip.transactions import Failure
-from fastagent.connectors.sip.uri import Uri
+from fastagent.connectors.sip.uri import Uri, is_numeric
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class Outbound:
     def call(self, destination: Destination, local: tuple[str, int], now: float) -> tuple[str, str]:
         """Call somebody; the offer says that we listen at `local`. Return our name for the call, and its Call-ID."""
         stack = self._stack
-        media = MediaSession(stack.config.media, stack.token)
+        host = destination.hop.host
+        media = MediaSession(stack.config.media, stack.token, nearby=is_loopback(host) or not is_numeric(host))
         media.local = local
         call = Call(stack.new_tag(), media, destination.hop, Phase.CALLING)
         if destination.credentials is not None:
@@ -97,7 +99,7 @@ class Outbound:
             ("To", f"<{to.uri.without()}>"),
             ("Call-ID", attempt.call_id),
             ("CSeq", f"{attempt.number} INVITE"),
-            ("Contact", self._stack.contact(to.hop.transport)),
+            ("Contact", self._stack.contact(to.hop.transport, like=uri)),
             *self._stack.capabilities(),
             *timer,
             *(call.digest.items("INVITE", uri) if call.digest else ()),
@@ -123,17 +125,18 @@ class Outbound:
         elif response.status == 100 or not self._provisionals.received(call, response, now):
             return
         elif call.move(Did.PROGRESS):
-            early = call.media.preview(response.body) if response.body else None
-            self._stack.actions.append(CallProgress(call.id, response.status, early))
+            self._stack.actions.append(CallProgress(call.id, response.status))
 
     def _accepted(self, call: Call, response: Response, now: float) -> None:
         """Take a 2xx. Each is acknowledged: a copy as before, and one of a fork, or too late, is hung up at once."""
-        tag = response.to.tag
-        if tag in call.acks:
-            self._stack.actions.append(call.acks[tag])
-            return
         assert call.outgoing is not None  # it is its answer
         try:
+            tag = response.to.tag
+            if tag in call.acks:
+                self._stack.actions.append(call.acks[tag])
+                return
+            if len(call.acks) >= MAX_FORKS:
+                return
             dialog = dialog_of_callee(call.outgoing.request, response, call.source)
             if tag in call.early:  # our PRACKs have numbers, too
                 dialog.local_seq = call.early[tag].dialog.local_seq
@@ -153,9 +156,10 @@ class Outbound:
     def _settle(self, call: Call, response: Response, now: float) -> None:
         call.move(Did.ANSWERED)
         self._attempts.pop(call.id, None)
+        early = call.early.get(response.to.tag)
         try:
-            early = call.early.get(response.to.tag)
-            call.media.take_answer(sdp_of(response.headers, response.body) or (early.answer if early else b""))
+            if early is None or not early.changed:
+                call.media.take_answer(sdp_of(response.headers, response.body) or (early.answer if early else b""))
         except (NotAcceptable, Malformed, Unsupported) as error:
             self._in_dialog.hang_up(call, "protocol_error", now, text=str(error))
             return
@@ -164,7 +168,9 @@ class Outbound:
 
     def _acknowledge(self, call: Call, dialog: Dialog, tag: str, number: int) -> None:
         _, _, to = dialog.addressed()
-        ack = Send(bytes(dialog.ack(number, self._stack.via(to))), to)
+        assert call.outgoing is not None  # it is the answer to it
+        proof = credentials_in(call.outgoing.request)  # section 22.1: an ACK has those of its INVITE
+        ack = Send(bytes(dialog.ack(number, self._stack.via(to), proof)), to)
         call.acks[tag] = ack
         self._stack.actions.append(ack)
 

@@ -8,10 +8,12 @@ import re
 from functools import partial
 
 from fastagent.connectors.sip.actions import Address
-from fastagent.connectors.sip.call import Call, Early, Unacknowledged
+from fastagent.connectors.sip.bodies import SDP
+from fastagent.connectors.sip.call import MAX_FORKS, Call, Early, Unacknowledged
 from fastagent.connectors.sip.dialog import dialog_of_callee
 from fastagent.connectors.sip.grammar import NUMBER, Malformed
 from fastagent.connectors.sip.message import Request, Response
+from fastagent.connectors.sip.offers import offer_in, taken
 from fastagent.connectors.sip.requests import Items
 from fastagent.connectors.sip.stack import Stack
 from fastagent.connectors.sip.transaction import LIMIT, T1
@@ -89,6 +91,8 @@ class Provisionals:
             return True
         assert call.outgoing is not None  # it is its answer
         early = call.early.get(response.to.tag)
+        if early is None and len(call.early) >= MAX_FORKS:
+            return False
         if early is None:
             try:
                 dialog = dialog_of_callee(call.outgoing.request, response, call.source)
@@ -102,6 +106,34 @@ class Provisionals:
         early.answer = response.body or early.answer
         self._acknowledge(call, early, f"{number} {response.cseq}", now)
         return True
+
+    def requested(self, call: Call, early: Early, request: Request, source: Address, now: float) -> None:
+        """Take a request in an early dialog: its media may be changed before anybody has answered (RFC 3311, 5.2).
+
+        Raises:
+            Refused: 481 for what has no place there, 488 or 500 for a change that cannot be had, or not yet.
+        """
+        if request.method not in ("UPDATE", "OPTIONS", "INFO"):
+            raise Refused(481)
+        if early.dialog.remote_seq is not None and request.cseq.number <= early.dialog.remote_seq:
+            raise Refused(500, "CSeq is out of order")
+        early.dialog.remote_seq = request.cseq.number
+        early.dialog.refresh_target(request.headers)
+        body = offer_in(request) if request.method == "UPDATE" else None
+        answer = self._changed(call, early, body) if body is not None else b""
+        items: Items = (("Contact", self._stack.contact(source.transport)), *self._stack.capabilities())
+        items = (*items, ("Content-Type", SDP)) if answer else items
+        self._stack.answer(
+            self._stack.transactions.accept(request, source), 200, call.id, now, items=items, body=answer
+        )
+
+    def _changed(self, call: Call, early: Early, body: bytes) -> bytes:
+        if not early.answer or len(call.early) > 1:  # our offer is open, or nobody knows yet whose answer will count
+            raise Refused(500, items=(("Retry-After", str(self._stack.token(1)[0] % 10)),))
+        if not early.changed:
+            taken(lambda: call.media.take_answer(early.answer))
+            early.changed = True
+        return taken(lambda: call.media.take_offer(body))
 
     def _acknowledge(self, call: Call, early: Early, rack: str, now: float) -> None:
         _, _, to = early.dialog.addressed()

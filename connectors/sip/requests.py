@@ -81,6 +81,13 @@ def cancel_of(request: Request) -> Request:
     return _twin(request, "CANCEL", request.headers.get("to") or "")
 
 
+def credentials_in(request: Request) -> Items:
+    """Return what a request proves its sender by."""
+    return tuple(
+        (name, value) for name in ("Authorization", "Proxy-Authorization") for value in request.headers.get_all(name)
+    )
+
+
 def _twin(request: Request, method: str, to: str) -> Request:
     headers = request.headers
     items = [("Via", headers.get_all("via")[0]), ("Max-Forwards", "70")]

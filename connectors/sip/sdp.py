@@ -137,8 +137,14 @@ def is_nowhere(host: str) -> bool:
     return host in ("0.0.0.0", "::")
 
 
-def usable_host(host: str, *, ipv6: bool) -> bool:
-    """Whether packets can be sent there by a socket of the family.
+def canonical_host(host: str) -> str:
+    """Return an address in the form that sockets give it."""
+    return str(ipaddress.ip_address(host))
+
+
+def usable_host(host: str, *, ipv6: bool, nearby: bool = True) -> bool:
+    """Whether packets may be sent there by a socket of the family: not to many at once, and to this machine only if the
+    other side is on it (`nearby`).
 
     A name (RFC 8866 section 5.7) is not followed: nobody offers one but who wants to be asked for it, and each packet
     would wait for the answer.
@@ -147,7 +153,9 @@ def usable_host(host: str, *, ipv6: bool) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return not address.is_multicast and (address.version == 6) is ipv6
+    if address.is_multicast or address == ipaddress.IPv4Address("255.255.255.255"):
+        return False
+    return (address.version == 6) is ipv6 and (nearby or not address.is_loopback)
 
 
 Lines = list[tuple[str, str]]

@@ -20,7 +20,7 @@ from fastagent.connectors.sip.actions import (
 )
 from fastagent.connectors.sip.admission import LOOPBACK, Admission, Network, Trust
 from fastagent.connectors.sip.call import Call, Did
-from fastagent.connectors.sip.digest import ALGORITHMS, Algorithm, DigestServer
+from fastagent.connectors.sip.digest import ALGORITHMS, Algorithm, Credentials, DigestClient, DigestServer
 from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.headers import MAGIC
 from fastagent.connectors.sip.media import Capabilities, NegotiatedMedia
@@ -50,6 +50,8 @@ class AgentConfig:
     users: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Passwords by user. Without any, strangers get 403."""
     algorithms: tuple[Algorithm, ...] = ALGORITHMS
+    credentials: Credentials | None = None
+    """Who we are at the trunk."""
     anyone: bool = False
     """Take calls from strangers without a password, as a setting that somebody has chosen."""
     challenge_in_dialog: bool = True
@@ -81,6 +83,7 @@ class Stack:
         """How many are not over."""
         self.refused: Counter[int] = Counter()
         """Requests refused, by status."""
+        self.wrong_passwords = 0
         self._secret = token(32)
 
     # -- names -----------------------------------------------------------------------------------------------------
@@ -91,19 +94,21 @@ class Stack:
 
     def via(self, to: Address) -> str:
         """Return a Via of a new transaction over a transport."""
-        port = self.config.ports.get(to.transport, 5060)
+        port = self.config.ports.get(to.transport, to.default_port)
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
         return f"SIP/2.0/{to.transport.upper()} {host}:{port};branch={MAGIC}{self.token(12).hex()};rport"
 
-    def uri(self, transport: Transport, user: str | None = None) -> Uri:
-        """Return our own address over a transport."""
-        params = () if transport == "udp" else (("transport", transport),)
-        port = self.config.ports.get(transport, 5060)
-        return sip_uri(self.config.user if user is None else user, self.config.host, port, params)
+    def uri(self, transport: Transport, user: str | None = None, *, scheme: str = "sip") -> Uri:
+        """Return our own address over a transport. Where we do not listen it names no port: what listens on another is
+        not meant."""
+        params = () if transport == "udp" or scheme == "sips" else (("transport", transport),)
+        port = self.config.ports.get(transport)
+        return sip_uri(self.config.user if user is None else user, self.config.host, port, params, scheme)
 
-    def contact(self, transport: Transport) -> str:
-        """Return our Contact."""
-        return f"<{self.uri(transport)}>"
+    def contact(self, transport: Transport, *, like: str = "") -> str:
+        """Return our Contact; a SIPS address in a dialog that began as one (section 12.1.1)."""
+        scheme = "sips" if like[:5].lower() == "sips:" else "sip"
+        return f"<{self.uri(transport, scheme=scheme)}>"
 
     def capabilities(self) -> Items:
         """Return the headers that say what we can do."""
@@ -139,6 +144,7 @@ class Stack:
         reason: str = "",
     ) -> None:
         """Answer within a transaction."""
+        transaction.tag = tag
         response = response_to(transaction.request, status, tag, items, body, reason)
         self.transactions.respond(transaction, response, now)
 
@@ -148,6 +154,11 @@ class Stack:
         self.refused[refused.status] += 1
         transaction = self.transactions.accept(request, source)
         self.answer(transaction, refused.status, tag, now, items=refused.items, reason=refused.reason)
+
+    def digest_for(self, source: Address) -> DigestClient | None:
+        """Return what answers the challenges of a peer that called us: a trunk may ask for our password, too."""
+        known = self.config.credentials is not None and source.host in self.trust.addresses
+        return DigestClient(self.config.credentials, self.token) if known and self.config.credentials else None
 
     # -- who ---------------------------------------------------------------------------------------------------------
 
@@ -165,6 +176,7 @@ class Stack:
         if verdict.kind == "right":
             return verdict.user
         if verdict.kind == "wrong":
+            self.wrong_passwords += 1
             self.admission.failed(source.host, now)
         raise Refused(401, items=self.digest.challenges(source.host, now, stale=verdict.kind == "stale"))
 

@@ -2,7 +2,14 @@
 
 from fastagent.connectors.sip.grammar import NUMBER
 from fastagent.connectors.sip.media import Codec, Direction
-from fastagent.connectors.sip.sdp import Attributes, MediaLine, SessionDescription, is_nowhere, usable_host
+from fastagent.connectors.sip.sdp import (
+    Attributes,
+    MediaLine,
+    SessionDescription,
+    canonical_host,
+    is_nowhere,
+    usable_host,
+)
 
 DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 
@@ -20,12 +27,15 @@ def codec_of(line: MediaLine, number: str, codecs: tuple[Codec, ...]) -> Codec |
     return None
 
 
-def dtmf_of(line: MediaLine, codec: Codec) -> str | None:
-    """Return the number of telephone-event whose clock is the codec's (RFC 4733 section 2.1)."""
+def events_of(line: MediaLine, codec: Codec) -> str | None:
+    """Return the number of telephone-event: of the codec's clock (RFC 4733 section 2.1), else of any. Phones that offer
+    Opus list 8000 alone, as a rule, and mean it for Opus, too."""
+    found: dict[str, int] = {}
     for number in line.formats:
-        if line.encoding(number) == ("telephone-event", codec.clock_hz, 1) and _is_payload_type(number):
-            return number
-    return None
+        encoding = line.encoding(number)
+        if encoding is not None and encoding[0] == "telephone-event" and encoding[2] == 1 and _is_payload_type(number):
+            found[number] = encoding[1]
+    return next((number for number, clock in found.items() if clock == codec.clock_hz), next(iter(found), None))
 
 
 def codec_lines(codec: Codec, number: str) -> Attributes:
@@ -34,11 +44,11 @@ def codec_lines(codec: Codec, number: str) -> Attributes:
     return (*lines, ("fmtp", f"{number} {codec.fmtp}")) if codec.fmtp else lines
 
 
-def dtmf_lines(number: str | None, clock: int) -> Attributes:
-    """Return what tells the number of telephone-event, and that we know all sixteen keys."""
-    if number is None:
+def event_lines(number: str | None, encoding: tuple[str, int, int] | None) -> Attributes:
+    """Return what tells the number of telephone-event and its clock, and that we know all sixteen keys."""
+    if number is None or encoding is None:
         return ()
-    return ("rtpmap", f"{number} telephone-event/{clock}"), ("fmtp", f"{number} 0-15")
+    return ("rtpmap", f"{number} telephone-event/{encoding[1]}"), ("fmtp", f"{number} 0-15")
 
 
 def refused_line(line: MediaLine) -> MediaLine:
@@ -59,10 +69,10 @@ def rtcp_of(line: MediaLine, host: str) -> tuple[str, int]:
     """Return where reports go (RFC 3605): the next port, unless another is told."""
     port, _, place = (line.get("rtcp") or "").partition(" ")
     if not NUMBER.fullmatch(port) or len(port) > 5 or not 0 < int(port) < 65536:
-        return host, line.port + 1
+        return host, min(line.port + 1, 65535)
     parts = place.split()
     ipv6 = ":" in host
-    return (parts[2] if len(parts) == 3 and usable_host(parts[2], ipv6=ipv6) else host), int(port)
+    return (canonical_host(parts[2]) if len(parts) == 3 and usable_host(parts[2], ipv6=ipv6) else host), int(port)
 
 
 def _wishes(description: SessionDescription, line: MediaLine) -> tuple[bool, bool]:

@@ -46,6 +46,8 @@ class ServerTransaction:
         self.last = b""
         self.call = ""
         """Which call an INVITE belongs to: the mark of the core above."""
+        self.tag = ""
+        """Ours in the answers so far."""
 
     @property
     def answered(self) -> bool:

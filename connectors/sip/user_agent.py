@@ -74,6 +74,11 @@ class UserAgent:
         return self._stack.refused
 
     @property
+    def wrong_passwords(self) -> int:
+        """Those that came with a nonce that was given to their sender."""
+        return self._stack.wrong_passwords
+
+    @property
     def calls(self) -> int:
         """Calls that are not over."""
         return self._stack.live

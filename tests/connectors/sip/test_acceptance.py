@@ -308,7 +308,7 @@ def test_22_no_common_codec() -> None:
 def test_23_an_offer_in_the_200_and_its_answer_in_the_ack() -> None:
     rig = Rig()
     rig.send(request("INVITE"))
-    assert rig.event(CallOffered).late_offer
+    assert rig.has(CallOffered)
     (ok,) = rig.take(rig.ua.accept(call_of(rig), LOCAL, rig.now))
     assert isinstance(ok, Response)
     assert "m=audio 10000 RTP/AVP 0 8 101" in lines_of(ok)

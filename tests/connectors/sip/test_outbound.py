@@ -189,10 +189,11 @@ def test_a_transport_that_fails_ends_the_attempt() -> None:
     assert rig.event(CallEnded).reason == "transport"
 
 
-def test_early_media_is_told() -> None:
-    rig, _, asked = calling()
+def test_early_media_is_no_answer() -> None:
+    rig, call, asked = calling()
     rig.send(reply(asked, 183, body=ANSWER))
-    assert rig.event(CallProgress).media is not None
+    assert not rig.has(CallAnswered)
+    assert rig.event(CallProgress) == CallProgress(call, 183)
     rig.send(reply(asked, 200, body=ANSWER))
     rig.event(CallAnswered)
 
