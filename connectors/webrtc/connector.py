@@ -20,8 +20,9 @@ _log = logging.getLogger(__name__)
 
 _SURFACE = "webrtc"
 _MAX_OFFER = 64 * 1024
-_CONNECT_S = 20.0
+_READ_S = 10.0
 _ANSWER_S = 10.0
+_CONNECT_S = 10.0  # who has hung up while dialling holds a place so long
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src blob: mediastream:; "
     "base-uri 'none'; frame-ancestors 'none'"
@@ -103,7 +104,13 @@ class WebRtcConnection:
     @staticmethod
     async def _read(request: web.Request) -> dict[str, Any] | str:
         """Return the offer, or what is wrong with it."""
-        body = await request.content.read(_MAX_OFFER + 1)
+        body = b""
+        try:
+            async with asyncio.timeout(_READ_S):  # `read` returns what is there, not what was asked for
+                while len(body) <= _MAX_OFFER and (more := await request.content.read(_MAX_OFFER + 1 - len(body))):
+                    body += more
+        except TimeoutError:
+            return "the offer has no end"
         if len(body) > _MAX_OFFER:
             return "the offer is too long"
         try:
@@ -135,9 +142,10 @@ class WebRtcConnection:
         leg = WebRtcLeg(peer, _info(session_id, metadata), self._ticker)
         peer.on("track", leg.track_received)
         peer.on("datachannel", leg.channel_opened)
+        _only_opus(leg.line)
         try:
             await peer.setRemoteDescription(RTCSessionDescription(offer["sdp"], "offer"))
-            _only_opus(peer)
+            _only_one_line(peer, leg.line)
             await peer.setLocalDescription(await peer.createAnswer())
         except BaseException as fault:
             await leg.aclose()
@@ -178,15 +186,22 @@ class WebRtcConnection:
             await leg.aclose()
 
 
-def _only_opus(peer: Any) -> None:
-    """Every browser has it (RFC 7874), and it is the one that our side of the media speaks."""
+def _only_opus(line: Any) -> None:
+    """Every browser has it (RFC 7874), and it is the one that our side of the media speaks.
+
+    aiortc settles the codecs while it reads the offer: afterwards it is too late.
+    """
     from aiortc import RTCRtpReceiver
 
     can = RTCRtpReceiver.getCapabilities("audio")
-    opus = [one for one in can.codecs if one.mimeType.lower() == "audio/opus"] if can else []
+    line.setCodecPreferences([one for one in can.codecs if one.mimeType.lower() == "audio/opus"] if can else [])
+
+
+def _only_one_line(peer: Any, line: Any) -> None:
+    """A camera, or a second microphone, would be decoded by aiortc into a queue without a limit that nobody reads."""
     for transceiver in peer.getTransceivers():
-        if transceiver.kind == "audio":
-            transceiver.setCodecPreferences(opus)
+        if transceiver is not line:
+            transceiver.direction = "inactive"
 
 
 def _info(session_id: str, metadata: dict[str, str]) -> CallInfo:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,13 @@ from fastagent.connectors.leg import (
 from fastagent.connectors.notices import Notice
 from fastagent.connectors.webrtc.reception import received_by
 from fastagent.connectors.webrtc.track import AgentTrack
+from fastagent.media.rtp.digits import KEYS
 from fastagent.media.rtp.inbound import RtpInbound
 from fastagent.media.rtp.quality import quality_of
 from fastagent.media.ticker import Ticker
 
 _log = logging.getLogger(__name__)
 
-_KEYS = frozenset("0123456789*#ABCD")
 _MAX_TEXT = 4000
 _MAX_MESSAGE = 16 * 1024
 _MAX_BUFFERED = 1 << 20  # bytes on the data channel that nobody reads
@@ -64,6 +64,8 @@ class WebRtcLeg(NoHold):
         self._far_loss: float | None = None
         self._watching: list[asyncio.Task[None]] = []
         self._sender = peer.addTrack(self._track)
+        (self.line,) = peer.getTransceivers()
+        """Becomes the offer's first line of audio."""
 
     # -- in --------------------------------------------------------------------------------------------------------
 
@@ -73,18 +75,36 @@ class WebRtcLeg(NoHold):
 
     def track_received(self, track: MediaStreamTrack) -> None:
         """The browser's microphone."""
-        if track.kind != "audio" or self._received is not None:
+        if track is not self.line.receiver.track:
             return
-        receiver = next(one.receiver for one in self._peer.getTransceivers() if one.receiver.track is track)
-        self._received = received_by(receiver, self._loop.time)
+        self._received = received_by(self.line.receiver, self._loop.time)
         self._watching.append(asyncio.create_task(self._watch(track), name="webrtc-track"))
 
     def connected(self) -> None:
         """Begin to send and to listen."""
         self._opened_at = self._loop.time()
-        self._ticker.add(self._send_due, early=True)
-        self._ticker.add(self._tick)
+        self._ticker.add(self._speak, early=True)
+        self._ticker.add(self._listen)
         self._watching.append(asyncio.create_task(self._measure(), name="webrtc-stats"))
+
+    def _speak(self, now: float) -> None:
+        self._guarded(self._send_due, now)
+
+    def _listen(self, now: float) -> None:
+        self._guarded(self._tick, now)
+
+    def _guarded(self, tick: Callable[[float], None], now: float) -> None:
+        """The ticker drops who fails, and a call without it would never end."""
+        try:
+            tick(now)
+        except Exception:
+            _log.exception("a call's media failed", extra={"session_id": self.info.session_id})
+            self._stop()
+            self.happened(LegEnded(HangupReason.INTERNAL_ERROR))
+
+    def _stop(self) -> None:
+        for listener in (self._speak, self._listen):
+            self._ticker.remove(listener)
 
     def _send_due(self, now: float) -> None:
         self._track.tick()
@@ -209,8 +229,7 @@ class WebRtcLeg(NoHold):
     async def aclose(self) -> None:
         """Release everything; may be called twice."""
         self._events.put(LegEnded(HangupReason.INTERNAL_ERROR))
-        for listener in (self._send_due, self._tick):
-            self._ticker.remove(listener)
+        self._stop()
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
@@ -224,7 +243,7 @@ def _event(text: object) -> list[LegEvent] | None:
     try:
         message = json.loads(text)
         type_, payload = message["type"], message.get("payload") or {}
-        if type_ == "dtmf" and 0 < len(payload["digits"]) <= 64 and set(payload["digits"]) <= _KEYS:
+        if type_ == "dtmf" and 0 < len(payload["digits"]) <= 64 and set(payload["digits"]) <= set(KEYS):
             return [DtmfReceived(digit) for digit in payload["digits"]]
         if type_ == "text_input" and payload["text"].strip():
             return [TextReceived(payload["text"][:_MAX_TEXT].strip())]

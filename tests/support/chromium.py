@@ -19,6 +19,8 @@ _FLAGS = (
     "--use-fake-ui-for-media-stream --use-fake-device-for-media-stream --autoplay-policy=no-user-gesture-required "
     "--allow-loopback-in-peer-connection --disable-features=WebRtcHideLocalIpsWithMdns"
 ).split()
+ELSEWHERE = "gateway.test"
+"""A name of this host that is not secure: no page may use its microphone there without https."""
 
 
 class Page:
@@ -55,6 +57,11 @@ class Page:
             raise AssertionError(f"{script} did not become true; {self.errors}; the page shows:\n{shown}") from None
         return value
 
+    async def press(self, key: str) -> None:
+        """Press and release a key of the keyboard."""
+        await self.command("Input.dispatchKeyEvent", type="keyDown", key=key, text=key)
+        await self.command("Input.dispatchKeyEvent", type="keyUp", key=key)
+
     async def screenshot(self) -> bytes:
         """Return what the page looks like, as PNG."""
         return base64.b64decode((await self.command("Page.captureScreenshot"))["data"])
@@ -65,7 +72,8 @@ async def chromium(url: str, microphone: Path) -> AsyncIterator[Page]:
     """Open a page; the fake microphone plays the file once."""
     home = tempfile.mkdtemp()
     process = await asyncio.create_subprocess_exec(
-        "chromium", *_FLAGS, f"--user-data-dir={home}", f"--use-file-for-fake-audio-capture={microphone}%noloop", url,
+        "chromium", *_FLAGS, f"--user-data-dir={home}", f"--use-file-for-fake-audio-capture={microphone}%noloop",
+        f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1", url,
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None

@@ -1,6 +1,12 @@
 "use strict";
 const by = (id) => document.getElementById(id);
 const STAGES = ["endpointing", "recognition", "logic", "synthesis"];
+const RECONNECT_MS = 15000; // so long a connection may be away
+const LOST = "The connection is lost.";
+const UNREACHABLE = "The gateway cannot be reached";
+
+// One object for each click on "Call", from the click to the end. Whatever happens later, or is waited for, belongs to
+// its own call: `mine`. A call that is over is aborted, and nothing that it still waits for touches the next one.
 let call = null;
 
 // The key comes from the fragment, which never leaves the browser, or from the field.
@@ -18,45 +24,91 @@ for (const key of "123456789*0#") {
 
 function status(text) { by("status").textContent = text; }
 
-function inCall(on) {
-  by("dial").disabled = on;
-  for (const one of [by("mute"), by("hangup"), by("text"), ...by("typing").querySelectorAll("button"), ...by("keypad").children]) {
-    one.disabled = !on;
+// Before there is a connection one can do no more than hang up.
+function controls() {
+  const talking = call?.channel?.readyState === "open";
+  by("dial").disabled = call !== null;
+  by("hangup").disabled = call === null;
+  for (const one of [by("mute"), by("text"), ...by("typing").querySelectorAll("button"), ...by("keypad").children]) {
+    one.disabled = !talking;
   }
+}
+
+// Nothing of the call before is left on the page.
+function blank() {
+  for (const name of ["transcript", "waterfall", "legend", "total"]) by(name).replaceChildren();
+  by("waterfall").setAttribute("aria-label", "no answer yet");
+  by("state").textContent = "-";
 }
 
 function tell(type, payload = {}) {
-  if (call && call.channel.readyState === "open") call.channel.send(JSON.stringify({ type, payload }));
+  if (call?.channel?.readyState === "open") call.channel.send(JSON.stringify({ type, payload }));
 }
 
 async function dial() {
-  inCall(true);
+  if (call) return;
+  const mine = { over: new AbortController(), stream: null, peer: null, channel: null, away: null, lines: new Map() };
+  call = mine;
+  controls();
   status("Calling\u2026");
-  by("transcript").replaceChildren();
+  blank();
   try {
-    const stream = await navigator.mediaDevices.getUserMedia({
-      audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
-    });
-    const peer = new RTCPeerConnection();
-    call = { peer, stream, channel: peer.createDataChannel("events"), lines: new Map() };
-    stream.getTracks().forEach((track) => peer.addTrack(track, stream));
-    call.channel.addEventListener("message", (event) => heard(JSON.parse(event.data)));
-    peer.addEventListener("track", (event) => {
-      by("audio").srcObject = event.streams[0] || new MediaStream([event.track]);
-      meter(by("audio").srcObject, by("them"));
-    });
-    peer.addEventListener("connectionstatechange", () => {
-      if (peer.connectionState === "connected") status("Connected.");
-      if (["failed", "disconnected", "closed"].includes(peer.connectionState)) end("The connection is lost.");
-    });
-    meter(stream, by("you"));
-    await peer.setLocalDescription(await peer.createOffer());
-    await gathered(peer);
-    const answer = await offer(peer.localDescription);
-    if (answer) await peer.setRemoteDescription(answer);
+    await connect(mine);
   } catch (error) {
-    end(error.name === "NotAllowedError" ? "The microphone was refused." : String(error.message || error));
+    end(mine, explained(error));
   }
+}
+
+async function connect(mine) {
+  const { signal } = mine.over;
+  if (!navigator.mediaDevices) throw new Error("A microphone needs https, or localhost.");
+  const stream = await navigator.mediaDevices.getUserMedia({
+    audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
+  });
+  if (signal.aborted) return silence(stream);
+  mine.stream = stream;
+  const peer = mine.peer = new RTCPeerConnection();
+  stream.getTracks().forEach((track) => peer.addTrack(track, stream));
+  const channel = mine.channel = peer.createDataChannel("events");
+  channel.addEventListener("open", controls);
+  channel.addEventListener("close", () => end(mine, LOST));
+  channel.addEventListener("message", (event) => call === mine && heard(mine, JSON.parse(event.data)));
+  peer.addEventListener("track", (event) => {
+    if (signal.aborted) return;
+    by("audio").srcObject = event.streams[0] || new MediaStream([event.track]);
+    meter(mine, by("audio").srcObject, by("them"));
+  });
+  peer.addEventListener("connectionstatechange", () => changed(mine));
+  meter(mine, stream, by("you"));
+  await peer.setLocalDescription(await peer.createOffer());
+  await gathered(peer);
+  signal.throwIfAborted();
+  const answer = await offer(peer.localDescription, signal);
+  signal.throwIfAborted();
+  await peer.setRemoteDescription(answer);
+}
+
+function explained(error) {
+  if (error.name === "NotAllowedError") return "The microphone was refused.";
+  if (error.name === "NotFoundError") return "There is no microphone.";
+  if (error.name === "NotReadableError") return "The microphone cannot be used: another program may have it.";
+  return error.message || String(error);
+}
+
+function silence(stream) { stream.getTracks().forEach((track) => track.stop()); }
+
+// "disconnected" may pass: the network changes, or packets are lost for a while.
+function changed(mine) {
+  if (call !== mine) return;
+  const state = mine.peer.connectionState;
+  if (state === "connected") {
+    clearTimeout(mine.away);
+    status("Connected.");
+  } else if (state === "disconnected") {
+    clearTimeout(mine.away);
+    mine.away = setTimeout(() => end(mine, LOST), RECONNECT_MS);
+    status("Reconnecting\u2026");
+  } else if (state === "failed" || state === "closed") end(mine, LOST);
 }
 
 function gathered(peer) {
@@ -68,35 +120,35 @@ function gathered(peer) {
   });
 }
 
-async function offer(description) {
+async function offer(description, signal) {
   const headers = { "Content-Type": "application/json" };
   if (by("key").value) headers.Authorization = `Bearer ${by("key").value}`;
   const body = { sdp: description.sdp, type: description.type };
   if (by("agent").value) body.agent_id = by("agent").value;
-  const response = await fetch("/webrtc/offer", { method: "POST", headers, body: JSON.stringify(body) });
-  const answer = await response.json();
-  if (response.ok) return answer;
-  if (response.status === 401) by("key-row").hidden = false;
-  end(answer.message);
-  return null;
+  const request = { method: "POST", headers, body: JSON.stringify(body), signal };
+  const response = await fetch("/webrtc/offer", request).catch(() => { throw new Error(`${UNREACHABLE}.`); });
+  const answer = await response.json().catch(() => null); // a proxy's page is none
+  if (response.ok && answer?.sdp) return answer;
+  if (response.status === 401 && !signal.aborted) by("key-row").hidden = false;
+  throw new Error(answer?.message || `${UNREACHABLE} (${response.status}).`);
 }
 
-function end(reason) {
-  if (call) {
-    tell("end_session");
-    call.stream.getTracks().forEach((track) => track.stop());
-    const { peer } = call;
-    setTimeout(() => peer.close(), 200);
-    call = null;
-  }
+function end(mine, reason) {
+  if (call !== mine) return; // it is over already
+  tell("end_session");
+  call = null;
+  mine.over.abort();
+  clearTimeout(mine.away);
+  if (mine.stream) silence(mine.stream);
+  if (mine.peer) setTimeout(() => mine.peer.close(), 200); // what was told is on its way first
+  by("audio").srcObject = null;
   by("you").value = by("them").value = 0;
   by("mute").setAttribute("aria-pressed", "false");
-  inCall(false);
+  controls();
   status(reason);
 }
 
-function heard({ type, payload }) {
-  if (!call) return; // we have hung up: what was on its way says nothing new
+function heard(mine, { type, payload }) {
   if (type === "session_started") by("state").textContent = payload.initial_state;
   else if (type === "state_transition") {
     by("state").textContent = payload.to_state;
@@ -105,7 +157,7 @@ function heard({ type, payload }) {
   else if (type === "metrics") waterfall(payload.waterfall_ms);
   else if (type === "tool_call") note(`tool ${payload.name}: ${payload.error || `${Math.round(payload.duration_ms)} ms`}`);
   else if (type === "error") note(payload.message);
-  else if (type === "session_ended") end(`The call has ended: ${payload.reason.replaceAll("_", " ")}.`);
+  else if (type === "session_ended") end(mine, `The call has ended: ${payload.reason.replaceAll("_", " ")}.`);
 }
 
 function line(key, className) {
@@ -160,13 +212,12 @@ function waterfall(stages) {
 }
 
 let audioContext = null;
-function meter(stream, element) {
+function meter(mine, stream, element) {
   audioContext = audioContext || new AudioContext();
   const analyser = audioContext.createAnalyser();
   analyser.fftSize = 512;
   audioContext.createMediaStreamSource(stream).connect(analyser);
   const samples = new Float32Array(analyser.fftSize);
-  const mine = call;
   const draw = () => {
     if (call !== mine) return;
     analyser.getFloatTimeDomainData(samples);
@@ -178,7 +229,7 @@ function meter(stream, element) {
 }
 
 by("dial").addEventListener("click", dial);
-by("hangup").addEventListener("click", () => end("You have hung up."));
+by("hangup").addEventListener("click", () => call && end(call, "You have hung up."));
 by("mute").addEventListener("click", () => {
   const muted = by("mute").getAttribute("aria-pressed") !== "true";
   by("mute").setAttribute("aria-pressed", String(muted));
@@ -189,4 +240,11 @@ by("typing").addEventListener("submit", (event) => {
   if (by("text").value.trim()) tell("text_input", { text: by("text").value });
   by("text").value = "";
 });
-addEventListener("beforeunload", () => call && tell("end_session"));
+
+// The keys of the keyboard are the keypad's, but where one writes.
+addEventListener("keydown", (event) => {
+  if (event.repeat || event.ctrlKey || event.altKey || event.metaKey || event.target.closest("input")) return;
+  const button = [...by("keypad").children].find((one) => one.textContent === event.key);
+  if (button) button.click(); // which does nothing while it is disabled
+});
+addEventListener("beforeunload", () => tell("end_session"));

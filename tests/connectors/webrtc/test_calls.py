@@ -3,20 +3,25 @@
 import asyncio
 import fractions
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import aiortc
 import numpy as np
 import pytest
-from aiortc import RTCPeerConnection, RTCSessionDescription
-from aiortc.mediastreams import MediaStreamTrack
+from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamTrack, VideoStreamTrack
 from av import AudioFrame
 
+from fastagent.connectors.webrtc import connector
 from fastagent.connectors.webrtc.reception import _Tap
+from fastagent.connectors.webrtc.track import AgentTrack
 from fastagent.gateway.app import Gateway
 from fastagent.gateway.settings import Settings
+from fastagent.media.rtp.inbound import RtpInbound
 from fastagent.media.vad.engine import EnergyVad
 
 pytestmark = pytest.mark.real
@@ -189,6 +194,115 @@ async def test_a_browser_that_goes_away_ends_its_session() -> None:
         async with asyncio.timeout(40):
             while len(one.sessions):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
+
+
+class Watched(RTCPeerConnection):
+    """The gateway's own end, for a look inside."""
+
+    made: list["Watched"]
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.made.append(self)
+
+
+def lines_of(sdp: str) -> list[tuple[str, str]]:
+    """The kind and the direction of each line of media."""
+    directions = ("sendrecv", "sendonly", "recvonly", "inactive")
+    lines = [one.splitlines() for one in sdp.split("m=")[1:]]
+    return [(one[0].split()[0], next((a[2:] for a in one if a[2:] in directions), "")) for one in lines]
+
+
+async def test_a_camera_and_a_second_microphone_are_declined_and_nothing_decodes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Watched, "made", [], raising=False)
+    monkeypatch.setattr(aiortc, "RTCPeerConnection", Watched)
+    async with gateway() as (_, http), browser() as caller:
+        caller.peer.addTrack(VideoStreamTrack())
+        caller.peer.addTrack(Microphone())
+        assert await caller.call(http) == 200
+        assert lines_of(caller.peer.remoteDescription.sdp) == [
+            ("audio", "sendrecv"), ("video", "inactive"), ("audio", "inactive"), ("application", ""),
+        ]  # fmt: skip
+        await caller.until(lambda: any(line["is_final"] for line in caller.of("transcript")))
+        caller.microphone.speaking = True
+        await asyncio.sleep(0.6)
+        caller.microphone.speaking = False
+        await caller.until(lambda: caller.of("metrics"))
+        assert caller.loud_s > 0.5
+        (peer,) = Watched.made
+        receivers: list[Any] = peer.getReceivers()
+        assert [one.track.kind for one in receivers] == ["audio", "video", "audio"]
+        assert [one.track._queue.qsize() for one in receivers] == [0, 0, 0]
+        assert [one._RTCRtpReceiver__decoder_thread is not None for one in receivers] == [True, False, False]
+
+
+async def test_who_would_rather_not_speak_opus_is_answered_in_opus_only() -> None:
+    async with gateway() as (_, http), browser() as caller:
+        (line,) = caller.peer.getTransceivers()
+        can = RTCRtpReceiver.getCapabilities("audio")
+        assert can is not None
+        line.setCodecPreferences(sorted(can.codecs, key=lambda one: one.mimeType != "audio/PCMU"))
+        assert await caller.call(http) == 200
+        codecs = [one for one in caller.peer.remoteDescription.sdp.splitlines() if one.startswith("a=rtpmap:")]
+        assert [one.split()[1] for one in codecs] == ["opus/48000/2"]
+        await caller.until(lambda: caller.loud_s > 0.5)
+
+
+@pytest.mark.parametrize("stage", [AgentTrack, RtpInbound])
+async def test_media_that_fails_ends_the_call(
+    stage: type, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with gateway() as (one, http), browser() as caller:
+        assert await caller.call(http) == 200
+        await caller.until(lambda: caller.of("session_started"))
+        with caplog.at_level(logging.ERROR):
+            monkeypatch.setattr(stage, "tick", failing)
+            await caller.until(lambda: not len(one.sessions))
+        (record,) = one.sessions.records()
+        assert record.end_reason is not None
+        assert record.end_reason.value == "internal_error"
+        assert [line.message for line in caplog.records].count("a call's media failed") == 1
+
+
+async def test_who_never_connects_gives_the_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connector, "_CONNECT_S", 0.3)
+    async with gateway(MAX_SESSIONS=1) as (one, http):
+        async with browser() as caller:
+            assert await caller.call(http) == 200
+        assert one.sessions.reserve() is None
+        async with asyncio.timeout(10):
+            while one.sessions.reserve() is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
+async def in_pieces(body: bytes, *, pause_s: float) -> AsyncIterator[bytes]:
+    """The way that a body comes over a slow line."""
+    yield body[:1000]
+    await asyncio.sleep(pause_s)
+    yield body[1000:]
+
+
+async def test_an_offer_that_comes_in_pieces_is_read_to_its_end() -> None:
+    async with gateway() as (_, http), browser() as caller:
+        await caller.peer.setLocalDescription(await caller.peer.createOffer())
+        body = json.dumps({"sdp": caller.peer.localDescription.sdp, "type": "offer"}).encode()
+        assert len(body) > 1000
+        async with http.post("/webrtc/offer", data=in_pieces(body, pause_s=0.05)) as answer:
+            assert answer.status == 200
+
+
+async def test_an_offer_without_an_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connector, "_READ_S", 0.1)
+    async with gateway(MAX_SESSIONS=1) as (one, http):
+        async with http.post("/webrtc/offer", data=in_pieces(b"{", pause_s=30)) as answer:
+            assert answer.status == 400
+            assert (await answer.json())["message"] == "the offer has no end"
+        assert one.sessions.reserve() is not None
 
 
 @pytest.mark.parametrize(
