@@ -42,6 +42,7 @@ class SipSettings(BaseSettings):
     sip_trunk_register: bool | None = Field(None, alias="SIP_TRUNK_REGISTER")
     sip_trunk_caller: str = Field("", alias="SIP_TRUNK_CALLER")
     sip_trunk_proxy: str | None = Field(None, alias="SIP_TRUNK_PROXY")
+    sip_ring_s: float = Field(0.0, alias="SIP_RING_S", ge=0, le=60)
     sip_transfer: Literal["blind", "attended"] = Field("blind", alias="SIP_TRANSFER")
     sip_inband_dtmf: bool = Field(False, alias="SIP_INBAND_DTMF")
     sip_hold_music: str | None = Field(None, alias="SIP_HOLD_MUSIC")
@@ -177,6 +178,7 @@ def sip_config(settings: SipSettings) -> SipConfig:
         prefer_ours=bool(settings.sip_codecs),
         srtp=settings.sip_srtp,
         full_status=int(settings.sip_full_status),
+        ring_s=settings.sip_ring_s,
         attended=settings.sip_transfer == "attended",
         inband_keys=settings.sip_inband_dtmf,
         hold_music=Path(settings.sip_hold_music) if settings.sip_hold_music else None,

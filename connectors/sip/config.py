@@ -66,6 +66,7 @@ class SipConfig:
         agents: agent id per called user or number; other calls go to the agent of that id, else to the default one.
         codecs: in the order of our offers; with `prefer_ours` also that of our choice.
         full_status: how calls are refused that there is no place for.
+        ring_s: so long it rings before a call is answered.
         attended: whether a transfer calls the other side first, and connects only when it has answered.
         inband_keys: whether keys are also heard as tones, from phones without telephone events.
         hold_music: a WAV file for callers whom we put on hold; silence without one.
@@ -87,6 +88,7 @@ class SipConfig:
     prefer_ours: bool = False
     srtp: Srtp = "optional"
     full_status: int = 503
+    ring_s: float = 0.0
     attended: bool = False
     inband_keys: bool = False
     hold_music: Path | None = None

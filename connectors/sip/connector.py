@@ -330,7 +330,17 @@ class SipConnection:
             release,
             on_answered=partial(self._converse_with, info, self._agent_for(offer)),
         )
-        self.perform(self.agent.accept(offer.call, (self._media_host, port.number), self._now))
+        local = (self._media_host, port.number)
+        if not self._config.ring_s:
+            self._accept(offer.call, local)
+            return
+        self.perform(self.agent.ring(offer.call, self._now))
+        asyncio.get_running_loop().call_later(self._config.ring_s, self._accept, offer.call, local)
+
+    def _accept(self, call: str, local: tuple[str, int]) -> None:
+        """Answer; who has hung up meanwhile is not there any more."""
+        if self._agent is not None:
+            self.perform(self._agent.accept(call, local, self._now))
 
     def _open_port(self) -> MediaPort | None:
         try:

@@ -70,6 +70,7 @@ def _is_translated(vias: list[str], source: Address) -> bool:
 
 
 def _is_out_of_reach(contact: Uri, source: Address) -> bool:
-    """Whether a Contact is of a network that we may not be in, and another place than where we hear the peer."""
+    """Whether a Contact is of a network of its own, and the peer is heard from everybody's."""
     host = contact.host.strip("[]")
-    return is_numeric(host) and not ipaddress.ip_address(host).is_global and host != source.host
+    near = is_numeric(source.host) and not ipaddress.ip_address(source.host).is_global
+    return is_numeric(host) and not ipaddress.ip_address(host).is_global and not near

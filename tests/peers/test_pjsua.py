@@ -19,7 +19,7 @@ async def test_a_conversation_with_keys_and_a_hold(tmp_path: Path, codec: str, m
     """With silence suppression, encrypted media and provisional answers that must arrive, one each."""
     await speaks(tmp_path, "My name is Anna.", after_s=4)
     port = free_port()
-    async with serve(SIP_PORT=str(port), FASTAGENT_LOG_TRANSCRIPTS="1") as served:
+    async with serve(SIP_PORT=str(port), SIP_RING_S="0.5", FASTAGENT_LOG_TRANSCRIPTS="1") as served:
         await served.until("/readyz", 200)
         (phone,) = await pjsua(
             free_port(), "--call", f"sip:front_desk@127.0.0.1:{port}", "--codec", codec, more,
@@ -28,6 +28,7 @@ async def test_a_conversation_with_keys_and_a_hold(tmp_path: Path, codec: str, m
         )  # fmt: skip
         log = await ended(served)
     assert phone["states"][-2:] == ["CONFIRMED", "DISCONNECTED"]
+    assert "EARLY" in phone["states"]
     assert (phone["codec"].lower(), phone["lost"]) == (codec, 0)
     said = turns(log)
     assert "anna" in said[1][0].lower()

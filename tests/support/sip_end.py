@@ -73,6 +73,7 @@ class End(NoHost):
         self.places = 0
         self.full = False
         self.errors: dict[str, int] = {}
+        self.failures: list[str] = []
         self.progress: list[tuple[str, str | None]] = []
         self.registered: list[bool] = []
         self.sip = SipConnection(config, self, Ticker(), on_registered=self.registered.append, **parts)
@@ -97,6 +98,9 @@ class End(NoHost):
 
     def protocol_error(self, surface: str, kind: str, count: int = 1) -> None:
         self.errors[kind] = self.errors.get(kind, 0) + count
+
+    def auth_failed(self, surface: str) -> None:
+        self.failures.append(surface)
 
     @property
     def uri(self) -> str:

@@ -82,6 +82,16 @@ class Rig:
         self.now = begin + seconds
         return found
 
+    def next(self, seconds: float) -> tuple[float, Request]:
+        """Let time pass until a request is sent, within so many seconds; return when, and the request."""
+        begin = self.now
+        while (at := self.ua.next_timeout()) is not None and at <= begin + seconds:
+            self.now = max(self.now, at)
+            for one in self.take(self.ua.handle_timeout(self.now)):
+                if isinstance(one, Request):
+                    return round(self.now - begin, 3), one
+        raise AssertionError("no request was sent")
+
     def event(self, kind: type[E]) -> E:
         """The one event of a kind so far."""
         found = [one for one in self.events if isinstance(one, kind)]

@@ -4,15 +4,18 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
+from fastagent.connectors.leg import HangupReason
 from fastagent.connectors.sip import connections
 from fastagent.connectors.sip.actions import Address
 from fastagent.connectors.sip.names import Names
 from fastagent.connectors.sip.transports import Transports
+from tests.connectors.sip.test_connector import certificate
 from tests.support.process import free_port
 from tests.support.sip_end import HOST, end, until
 
@@ -166,3 +169,111 @@ def test_a_datagram_for_another_family_fails_alone_under_uvloop() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(send()) == [Address("2001:db8::1", 5060)]
+
+
+# -- who may stay ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def raw(port: int, count: int) -> AsyncIterator[list[socket.socket]]:
+    """Connections that say nothing."""
+    found = [socket.create_connection((HOST, port)) for _ in range(count)]
+    try:
+        yield found
+    finally:
+        for one in found:
+            one.close()
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_handshake_that_never_begins_counts_and_ends(
+    factory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_MAX_PER_ADDRESS", 5)
+    monkeypatch.setattr(connections, "_HANDSHAKE_S", 0.5)
+
+    async def hold() -> None:
+        async with end(tls=certificate(tmp_path)) as desk:
+            all_ = desk.sip._transports._connections
+            async with raw(desk.sip.ports["tls"], 20):
+                await until(lambda: len(all_) == 5)
+                await until(lambda: len(all_) == 0)
+            async with end(tls_ca=tmp_path / "server.pem") as phone:
+                phone.dial(f"sip:agent@{HOST}:{desk.sip.ports['tls']};transport=tls")
+                await phone.talk()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(hold())
+
+
+async def test_where_all_places_are_taken_the_longest_silent_one_goes_but_never_a_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "_MAX_ACCEPTED", 3)
+    async with end() as desk, end() as phone:
+        phone.dial(f"sip:agent@{HOST}:{desk.sip.ports['tcp']};transport=tcp")
+        talk, _ = await asyncio.gather(desk.talk(), phone.talk())
+        all_ = desk.sip._transports._connections
+        async with raw(desk.sip.ports["tcp"], 10):
+            await until(lambda: len(all_) == 3)
+            reader, writer = await asyncio.open_connection(HOST, desk.sip.ports["tcp"])
+            writer.write(OPTIONS)
+            async with asyncio.timeout(5):
+                assert (await reader.readline()).startswith(b"SIP/2.0 200")
+            writer.close()
+            await talk.leg.hang_up(HangupReason.COMPLETED)
+            mine = await phone.talk()
+            await mine.over.wait()
+            assert mine.ended == "caller_hung_up"
+
+
+async def test_a_connection_of_our_own_has_a_place_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_MAX_ACCEPTED", 2)
+    monkeypatch.setattr(connections, "_MAX_OPENED", 1)
+    async with opened() as one, opened() as other, opened() as third, raw(one.port, 2):
+        one.all.send(OPTIONS, Address(HOST, other.port, "tcp"))
+        await until(lambda: other.received)
+        one.all.send(OPTIONS, Address(HOST, third.port, "tcp"))
+        await until(lambda: one.failed == [Address(HOST, third.port, "tcp")])
+
+
+async def test_a_call_keeps_its_connection_and_is_ended_at_the_contact_when_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "_SWEEP_S", 0.05)
+    monkeypatch.setattr(connections, "_IDLE_S", 0.3)
+    async with end() as desk, end() as phone:
+        phone.dial(f"sip:agent@{HOST}:{desk.sip.ports['tcp']};transport=tcp")
+        theirs, mine = await asyncio.gather(desk.talk(), phone.talk())
+        await asyncio.sleep(1.0)
+        assert len(desk.sip._transports._connections) == 1
+        for one in list(phone.sip._transports._connections._all.values()):
+            one.abort()
+        await until(lambda: len(desk.sip._transports._connections) == 0)
+        await theirs.leg.hang_up(HangupReason.COMPLETED)
+        await mine.over.wait()
+        assert mine.ended == "caller_hung_up"
+
+
+async def test_who_has_answered_keep_alives_and_does_no_longer_is_gone() -> None:
+    async with opened() as one:
+        answering = True
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while data := await reader.read(100):
+                if answering and data.endswith(b"\r\n\r\n"):
+                    writer.write(b"\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(serve, HOST, 0)
+        to = Address(HOST, server.sockets[0].getsockname()[1], "tcp")
+        for _ in range(3):
+            one.all.send(b"\r\n\r\n", to)
+            await asyncio.sleep(0.1)
+        answering = False
+        one.all.send(b"\r\n\r\n", to)
+        await asyncio.sleep(0.1)
+        assert one.failed == []
+        one.all.send(b"\r\n\r\n", to)
+        await until(lambda: one.failed == [to])
+        server.close()

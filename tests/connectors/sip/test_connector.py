@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,18 @@ async def test_a_call_that_rings_too_long_and_one_that_is_taken_back() -> None:
         assert not caller.sip.hang_up(call_id)
 
 
+async def test_it_rings_as_long_as_the_settings_say_and_who_hangs_up_meanwhile_is_not_talked_to() -> None:
+    async with end(ring_s=0.3) as callee, end() as caller:
+        caller.dial(callee.uri.replace("sip:", "sip:agent@"))
+        await callee.talk()
+        assert caller.progress == [("ringing", None), ("answered", None)]
+        call_id = caller.dial(callee.uri.replace("sip:", "sip:agent@"))
+        await until(lambda: caller.progress[2:] == [("ringing", None)])
+        caller.sip.hang_up(call_id)
+        await asyncio.sleep(0.5)
+        assert (len(callee.talks), callee.places) == (1, 1)
+
+
 # -- a trunk -----------------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +338,71 @@ async def test_media_that_fails_ends_its_call_and_no_other() -> None:
         assert mine.ended == "internal_error"
         (await callee.talk(1)).speak()
         await until(lambda: other.loud_s >= 0.4)
+
+
+async def test_a_call_whose_media_cannot_begin_is_over_for_both_and_gives_all_back() -> None:
+    def broken(*given: Any, **named: Any) -> Any:
+        raise OSError("no descriptors are left")
+
+    async with end() as callee, end() as caller:
+        callee.sip._equipment = replace(callee.sip._equipment, make_stream=broken)
+        caller.dial(callee.uri.replace("sip:", "sip:agent@"))
+        mine = await caller.talk()
+        await mine.over.wait()
+        assert (mine.ended, callee.talks) == ("caller_hung_up", [])
+        await until(lambda: callee.places == 0)
+
+
+async def test_a_call_without_media_ends_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastagent.connectors.sip import leg
+
+    seen: list[bytes] = []
+    async with call() as (caller, mine, _, theirs):
+        receive = caller.sip.agent.receive
+
+        def listen(data: bytes, *more: Any) -> Any:
+            seen.append(data)
+            return receive(data, *more)
+
+        caller.sip.agent.receive = listen  # type: ignore[method-assign,assignment]
+        monkeypatch.setattr(leg, "_MEDIA_TIMEOUT_S", 0.3)
+        mine.leg.stream.send_due = lambda now: None  # type: ignore[attr-defined]
+        mine.leg.stream.tick = lambda now: None  # type: ignore[attr-defined]
+        await theirs.over.wait()
+        assert theirs.ended == "media_timeout"
+        await mine.over.wait()
+    assert any(b'Reason: Q.850;cause=102;text="Media timeout"' in one for one in seen)
+
+
+async def test_wrong_passwords_and_refusals_are_counted() -> None:
+    async with (
+        end(users={"ann": "secret"}, trust_loopback=False) as desk,
+        end(trunk=trunk_to(desk, password="x")) as pbx,
+    ):
+        await until(lambda: pbx.registered == [False])
+        assert desk.failures == ["sip", "sip"]
+    async with end(codecs=(PCMA,)) as callee, end(codecs=(PCMU,)) as caller:
+        caller.dial(callee.uri.replace("sip:", "sip:agent@"))
+        await until(lambda: caller.progress)
+        assert callee.errors == {"refused_488": 1}
+
+
+async def test_a_clock_that_fails_once_goes_on() -> None:
+    async with call() as (caller, mine, _, theirs):
+        handle = caller.sip.agent.handle_timeout
+        failed: list[float] = []
+
+        def once(now: float) -> Any:
+            if not failed:
+                failed.append(now)
+                raise RuntimeError("a defect")
+            return handle(now)
+
+        caller.sip.agent.handle_timeout = once  # type: ignore[method-assign]
+        caller.sip._timed_out()
+        assert failed
+        await mine.leg.hang_up(HangupReason.COMPLETED)
+        await theirs.over.wait()
 
 
 async def test_without_a_port_a_call_is_refused_and_its_place_given_back() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from fastagent.connectors.sip.actions import (
+    Address,
     CallAnswered,
     CallConfirmed,
     CallEnded,
@@ -16,6 +17,7 @@ from fastagent.connectors.sip.actions import (
     Resumed,
     TransferProgress,
 )
+from fastagent.connectors.sip.digest import Credentials
 from fastagent.connectors.sip.message import Request, Response
 from tests.connectors.sip.rig import LOCAL, SDP, Rig, changed, invite, reply, request
 
@@ -422,3 +424,185 @@ def test_a_refused_change_is_refused_alike_when_it_is_repeated() -> None:
     assert rig.send(request("ACK", 2, to_tag=tag, branch="INVITE2")) == []
     assert rig.wait(10) == []
     assert rig.ua.refused == {488: 1}
+
+
+# -- our changes have one end ------------------------------------------------------------------------------------------
+
+
+def test_a_change_that_changes_nothing_is_done_all_the_same() -> None:
+    rig, call, _ = talking()
+    for hold in (True, True, False):
+        asked = only(rig.take(rig.ua.change_media(call, rig.now, hold=hold)))
+        rig.send(reply(asked, 200, body=SDP + ("a=recvonly\r\n" if hold else "")))
+    assert [one for one in rig.events if isinstance(one, ChangeDone)] == [ChangeDone(call, 200)] * 3
+
+
+def test_a_resume_that_the_peer_answers_with_a_hold_of_its_own_is_done_and_we_are_held() -> None:
+    rig, call, _ = talking()
+    asked = only(rig.take(rig.ua.change_media(call, rig.now, hold=True)))
+    rig.send(reply(asked, 200, body=SDP + "a=inactive\r\n"))
+    asked = only(rig.take(rig.ua.change_media(call, rig.now, hold=False)))
+    rig.send(reply(asked, 200, body=SDP + "a=sendonly\r\n"))
+    assert rig.events[-1] == ChangeDone(call, 200)
+    assert (media := rig.ua.media(call)) is not None
+    assert media.direction == "recvonly"
+
+
+def test_changes_that_go_on_crossing_are_given_up() -> None:
+    rig, call, _ = talking()
+    asked = only(rig.take(rig.ua.change_media(call, rig.now, hold=True)))
+    for _ in range(3):
+        rig.send(reply(asked, 491))
+        _, asked = rig.next(2.1)
+    assert not rig.has(ChangeDone)
+    rig.send(reply(asked, 491))
+    assert rig.event(ChangeDone) == ChangeDone(call, 491)
+    assert rig.wait(60) == []
+
+
+def test_a_change_of_theirs_in_between_is_no_answer_to_ours_and_ours_comes_after_it() -> None:
+    rig, call, tag = talking()
+    asked = only(rig.take(rig.ua.change_media(call, rig.now, hold=True)))
+    rig.send(reply(asked, 491))
+    assert rig.status(invite(UPDATED, 2, to_tag=tag)) == 200
+    rig.event(MediaChanged)
+    assert not rig.has(ChangeDone)
+    found = [one for _, one in rig.wait(5)]
+    assert not any(isinstance(one, Request) for one in found), "their 200 is not acknowledged yet"
+    rig.send(request("ACK", 2, to_tag=tag))
+    _, asked = rig.next(1)
+    assert b"a=sendonly" in asked.body
+    rig.send(reply(asked, 200, body=UPDATED + "a=recvonly\r\n"))
+    assert rig.event(ChangeDone) == ChangeDone(call, 200)
+
+
+def test_a_change_while_theirs_is_on_its_way_waits_for_it() -> None:
+    rig, call, tag = talking()
+    rig.send(invite(UPDATED, 2, to_tag=tag))
+    assert rig.take(rig.ua.change_media(call, rig.now, hold=True)) == []
+    assert rig.take(rig.ua.change_media(call, rig.now, hold=False)) == []
+    assert rig.event(ChangeDone) == ChangeDone(call, 491), "the second one"
+    rig.send(request("ACK", 2, to_tag=tag))
+    assert b"a=sendonly" in rig.next(1)[1].body
+
+
+# -- refreshes ---------------------------------------------------------------------------------------------------------
+
+TIMED = "Supported: timer\nSession-Expires: 1800;refresher=uas\nAllow: INVITE, ACK, BYE, UPDATE"
+
+
+def refreshing() -> tuple[Rig, Request]:
+    rig = Rig()
+    rig.answered(invite(extra=TIMED))
+    at, asked = rig.next(901)
+    assert (at, asked.method) == (900, "UPDATE")
+    return rig, asked
+
+
+@pytest.mark.parametrize("status", [491, 500, 503])
+def test_a_refresh_that_is_refused_for_now_is_tried_again(status: int) -> None:
+    rig, asked = refreshing()
+    rig.send(reply(asked, status))
+    at, again = rig.next(11)
+    assert (again.method, at) == ("UPDATE", 10)
+    rig.send(reply(again, 200, extra="Session-Expires: 1800;refresher=uac"))
+    assert rig.wait(890) == []
+    assert not rig.has(CallEnded)
+
+
+@pytest.mark.parametrize("status", [405, 488, 501])
+def test_who_takes_no_update_is_refreshed_by_an_invite(status: int) -> None:
+    rig, asked = refreshing()
+    again = only(rig.send(reply(asked, status)))
+    assert again.method == "INVITE"
+    rig.send(reply(again, 200, body=SDP, extra="Session-Expires: 1800;refresher=uac"))
+    assert rig.wait(890) == []
+    assert not rig.has(ChangeDone), "nobody asked for a change"
+
+
+def test_a_refresh_with_an_interval_that_is_too_short_asks_for_a_longer_one() -> None:
+    rig, asked = refreshing()
+    again = only(rig.send(reply(asked, 422, extra="Min-SE: 3600")))
+    assert (again.headers.get("session-expires") or "").startswith("3600;")
+
+
+def test_a_session_that_nobody_refreshes_ends_at_its_time() -> None:
+    rig, asked = refreshing()
+    rig.send(reply(asked, 500))
+    while not rig.has(CallEnded):
+        _, again = rig.next(100)
+        rig.send(reply(again, 500))
+    assert rig.event(CallEnded).reason == "timeout"
+    assert rig.now - 100 == pytest.approx(1768, abs=12)
+
+
+def test_a_phone_without_timers_is_not_made_to_refresh() -> None:
+    rig = Rig()
+    _, ok = rig.answered(invite(extra=TIMED))
+    (again,) = rig.responses(invite(UPDATED, 2, to_tag=ok.to.tag))
+    assert again.headers.get("require") is None
+    assert again.headers.get("session-expires") == "1800;refresher=uas"
+
+
+def test_a_refresh_of_theirs_is_answered_while_a_change_of_ours_is_on_its_way() -> None:
+    rig, call, tag = talking()
+    only(rig.take(rig.ua.change_media(call, rig.now, hold=True)))
+    assert rig.status(request("UPDATE", 2, to_tag=tag)) == 200
+    assert rig.status(request("UPDATE", 3, to_tag=tag, body=UPDATED)) == 491
+
+
+# -- a trunk that asks for our password, in its own calls ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stale", ["", ", stale=true"])
+def test_a_trunk_is_told_our_password_and_not_for_ever(stale: str) -> None:
+    credentials = Credentials("700", "secret")
+    rig = Rig(changed(trusted=(), credentials=credentials), source=("203.0.113.9", 5060))
+    rig.ua.trust({"203.0.113.9"})
+    call, _ = rig.answered(invite(body=SDP))
+    asked = only(rig.take(rig.ua.hang_up(call, rig.now)))
+    seen = 0
+    while asked is not None and seen < 20:
+        challenge = f'WWW-Authenticate: Digest realm="pbx", nonce="n{seen}", qop="auth"{stale}'
+        found = rig.send(reply(asked, 401, extra=challenge))
+        asked = only(found) if found else None  # type: ignore[assignment]
+        seen += 1
+        if asked is not None:
+            assert f'nonce="n{seen - 1}"' in (asked.headers.get("authorization") or "")
+    assert seen == (5 if stale else 3)
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_that_a_call_lives_on_is_told_and_when_it_is_gone_the_contact_is_used() -> None:
+    rig = Rig(transport="tcp", source=("127.0.0.1", 33333))
+    call, _ = rig.answered(invite(via="SIP/2.0/TCP 127.0.0.1:5070"))
+    flow = Address("127.0.0.1", 33333, "tcp")
+    assert rig.ua.places() == {flow}
+    rig.take(rig.ua.transport_failed(flow, rig.now))
+    only(rig.take(rig.ua.hang_up(call, rig.now)))
+    assert rig.sent[-1].to == Address("127.0.0.1", 5070)
+
+
+def test_an_answer_may_go_where_its_sender_listens() -> None:
+    rig = Rig(transport="tcp", source=("127.0.0.1", 33333))
+    rig.send(invite(via="SIP/2.0/TCP 127.0.0.1:5071"))
+    assert rig.sent[-1].otherwise == Address("127.0.0.1", 5071, "tcp")
+
+
+def test_a_sips_call_has_a_sips_contact() -> None:
+    rig = Rig(transport="tls", source=("127.0.0.1", 33333))
+    _, ok = rig.answered(invite(uri="sips:desk@192.0.2.1", via="SIP/2.0/TLS 127.0.0.1:5071"))
+    assert ok.headers.get("contact") == "<sips:agent@192.0.2.1:5061>"
+
+
+def test_a_cancel_of_a_refused_call_has_the_refusals_tag() -> None:
+    from tests.connectors.sip.test_digest import Phone, challenged
+
+    rig = Rig(changed(users={"ann": "secret"}, trusted=(), max_calls=0), source=("203.0.113.9", 5070))
+    phone = Phone()
+    phone.learn(challenged(rig))
+    (refused,) = rig.responses(invite(number=2, extra=phone.proof()))
+    (ok,) = rig.responses(request("CANCEL", 2, branch="INVITE2"))
+    assert (refused.status, ok.status, ok.to.tag) == (503, 200, refused.to.tag)

@@ -11,6 +11,7 @@ from fastagent.connectors.sip.crypto import choose_crypto, parse_crypto
 from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.media import ALL_CODECS, G722, L16_16K, OPUS, PCMA, PCMU, Capabilities, Crypto
 from fastagent.connectors.sip.offer_answer import MediaSession, NotAcceptable
+from fastagent.connectors.sip.plan import plan_of
 from fastagent.connectors.sip.sdp import MAX_SDP, MediaLine, Origin, SessionDescription, parse_sdp, usable_host
 from tests.connectors.sip.rig import tokens
 
@@ -375,3 +376,71 @@ def test_any_answer_is_taken_or_refused(lines: list[str]) -> None:
         one.take_answer("\r\n".join(["v=0", "c=IN IP4 192.0.2.9", *lines]).encode())
     except (NotAcceptable, Malformed):
         assert one.agreed is None
+
+
+def test_events_of_another_clock_are_taken_where_there_are_none_of_the_codecs() -> None:
+    one = session(OPUS)
+    answer = one.take_offer(
+        sdp("m=audio 4000 RTP/AVP 96 101", "a=rtpmap:96 opus/48000/2", "a=rtpmap:101 telephone-event/8000")
+    )
+    assert b"a=rtpmap:101 telephone-event/8000\r\n" in answer
+    assert one.agreed is not None
+    assert (one.agreed.dtmf_payload_type, one.agreed.dtmf_receivable) == (101, 101)
+
+
+def test_packets_go_to_this_machine_only_if_the_other_side_is_on_it_and_to_nobodys_ever() -> None:
+    near, far = session(), MediaSession(Capabilities((PCMU,)), tokens(), nearby=False)
+    far.local = LOCAL
+    line = "m=audio 4000 RTP/AVP 0"
+    near.take_offer(sdp(line, host="127.0.0.1"))
+    for one, host in ((far, "127.0.0.1"), (near, "255.255.255.255"), (near, "224.0.0.1")):
+        with pytest.raises(NotAcceptable, match="no usable address"):
+            one.take_offer(sdp(line, host=host))
+
+
+def test_an_address_is_written_as_sockets_write_it() -> None:
+    one = session(ipv6=True)
+    one.local = ("2001:db8::9", 10000)
+    one.take_offer(sdp("m=audio 4000 RTP/AVP 0").replace(b"c=IN IP4 192.0.2.9", b"c=IN IP6 2001:DB8:0::1"))
+    assert one.agreed is not None
+    assert one.agreed.remote == ("2001:db8::1", 4000)
+
+
+def test_the_last_port_has_no_next() -> None:
+    one = session()
+    one.take_offer(sdp("m=audio 65535 RTP/AVP 0"))
+    assert one.agreed is not None
+    assert one.agreed.remote_rtcp == ("192.0.2.9", 65535)
+
+
+def crypto(tag: int, suite: str, key: str = KEY) -> str:
+    return f"a=crypto:{tag} {suite} inline:{key}"
+
+
+def test_a_key_outlives_its_tag_and_our_next_offer_has_the_tag_that_was_agreed_on() -> None:
+    one = session(srtp="optional")
+    offer = sdp("m=audio 4000 RTP/SAVP 0", crypto(1, "F8_128_HMAC_SHA1_80"), crypto(2, "AES_CM_128_HMAC_SHA1_80"))
+    one.take_offer(offer)
+    before = one.agreed
+    assert before is not None
+    body = one.make_offer().decode()
+    assert "a=crypto:2 AES_CM_128_HMAC_SHA1_80 inline:" in body
+    one.take_answer(sdp("m=audio 4000 RTP/SAVP 0", crypto(2, "AES_CM_128_HMAC_SHA1_80")))
+    assert one.agreed is not None
+    assert (one.agreed.crypto_send, one.agreed.crypto_receive) == (before.crypto_send, before.crypto_receive)
+    one.take_offer(sdp("m=audio 4000 RTP/SAVP 0", crypto(7, "AES_CM_128_HMAC_SHA1_80")))
+    assert (one.agreed.crypto_send, one.agreed.crypto_receive) == (before.crypto_send, before.crypto_receive)
+    plan = plan_of(before)
+    assert plan_of(one.agreed, (before, plan)).srtp_out is plan.srtp_out
+
+
+def test_a_key_of_ours_that_was_given_up_never_comes_back() -> None:
+    one = session(srtp="optional")
+    suites = ["AES_CM_128_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_32", "AES_CM_128_HMAC_SHA1_80"]
+    keys = []
+    for suite in suites:
+        one.take_offer(sdp("m=audio 4000 RTP/SAVP 0", crypto(1, suite)))
+        assert one.agreed is not None
+        assert one.agreed.crypto_send is not None
+        keys.append(one.agreed.crypto_send.key)
+    assert len(set(keys)) == 3

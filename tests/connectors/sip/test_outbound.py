@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fastagent.connectors.sip.actions import Address, CallAnswered, CallEnded, CallProgress
+from fastagent.connectors.sip.actions import Address, CallAnswered, CallEnded, CallProgress, Unavailable
 from fastagent.connectors.sip.digest import Credentials
 from fastagent.connectors.sip.headers import NameAddr
 from fastagent.connectors.sip.media import PCMA
@@ -210,3 +210,58 @@ def test_a_route_that_cannot_be_followed_ends_the_call() -> None:
     assert rig.event(CallEnded).reason == "protocol_error"
     rig.wait(100)
     assert (rig.ua.transactions, rig.ua.calls, rig.ua.next_timeout()) == (0, 0, None)
+
+
+def test_an_ack_proves_what_its_invite_has_proved() -> None:
+    rig, _, asked = calling(credentials=Credentials("700", "x"))
+    extra = 'Proxy-Authenticate: Digest realm="pbx", nonce="n", qop="auth"'
+    _, again = rig.send(reply(asked, 407, extra=extra))
+    (ack,) = rig.send(reply(again, 200, body=ANSWER))  # type: ignore[arg-type]
+    assert ack.headers.get("proxy-authorization") == again.headers.get("proxy-authorization")
+
+
+def test_only_so_many_forks_are_heard() -> None:
+    rig, _, asked = calling()
+    for n in range(100):
+        rig.send(reply(asked, 183, tag=f"early{n}", extra=f"Require: 100rel\nRSeq: {n + 1}"))
+    assert rig.ua.transactions == 1 + 8
+    acks = sum(len(rig.send(reply(asked, 200, tag=f"t{n}", body=ANSWER))) for n in range(100))
+    assert acks == 1 + 2 * 7, "the first is acknowledged, others hung up on as well"
+
+
+def test_an_answer_whose_to_cannot_be_read_ends_the_call() -> None:
+    rig, _, asked = calling()
+    rig.send(reply(asked, 200, body=ANSWER).replace(b"To: <", b"To: <<"))
+    assert rig.event(CallEnded).reason == "protocol_error"
+
+
+@pytest.mark.parametrize(
+    ("transport", "ports", "contact"),
+    [
+        ("tls", {"udp": 5060, "tcp": 5060}, "<sip:agent@192.0.2.1;transport=tls>"),
+        ("tls", {"udp": 5060, "tcp": 5060, "tls": 5061}, "<sip:agent@192.0.2.1:5061;transport=tls>"),
+    ],
+)
+def test_a_contact_names_no_port_where_another_thing_listens(transport: Any, ports: Any, contact: str) -> None:
+    rig = Rig(changed(ports=ports))
+    to = destination("sip:bob@phone.example", CALLER, Address("phone.example", 0, transport))
+    _, _, actions = rig.ua.call(to, LOCAL, rig.now)
+    (asked,) = rig.take(actions)
+    assert asked.headers.get("contact") == contact
+
+
+def test_all_parts_of_a_transaction_have_one_key_and_a_server_that_cannot_is_told() -> None:
+    rig, call, asked = calling()
+    rig.send(reply(asked, 180))
+    (cancel,) = rig.take(rig.ua.hang_up(call, rig.now))
+    assert isinstance(cancel, Request)
+    assert {one.key for one in rig.sent} == {asked.via.branch} == {cancel.via.branch}
+    rig.send(reply(asked, 503))
+    assert rig.sent[-1].key == asked.via.branch, "the ACK, too"
+    assert rig.event(Unavailable) == Unavailable(HOP)
+
+
+def test_silence_is_told_as_a_server_that_does_not_answer() -> None:
+    rig, _, _ = calling()
+    rig.wait(33)
+    assert rig.event(Unavailable) == Unavailable(HOP)

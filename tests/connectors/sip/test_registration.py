@@ -124,3 +124,65 @@ def test_a_trusted_phone_may_register_and_nothing_is_stored(asked: str, granted:
 def test_a_phone_that_leaves_has_no_contact_in_the_answer() -> None:
     (answer,) = Rig().responses(request("REGISTER", extra="Expires: 0"))
     assert "contact" not in answer.headers
+
+
+def test_an_outage_between_challenge_and_proof_says_nothing_of_the_password() -> None:
+    rig, _, asked = registering()
+    proof = one(list(rig.send(reply(asked, 401, extra=CHALLENGE.format(1)))))
+    rig.send(reply(proof, 200, extra=OURS.format(600)))
+    _, refresh = rig.next(481)
+    for n in range(2, 5):  # the nonce is an old one; then the registrar is gone for a while, again and again
+        proof = one(list(rig.send(reply(refresh, 401, extra=CHALLENGE.format(n)))))
+        rig.send(reply(proof, 503))
+        failed = rig.events[-1]
+        assert isinstance(failed, RegistrationFailed)
+        assert failed.retry_s is not None
+        _, refresh = rig.next(failed.retry_s + 0.1)
+    proof = one(list(rig.send(reply(refresh, 401, extra=CHALLENGE.format(9)))))
+    rig.send(reply(proof, 200, extra=OURS.format(600)))
+    assert isinstance(rig.events[-1], Registered)
+
+
+def test_nonces_that_are_always_old_are_asked_for_later_and_not_for_ever() -> None:
+    rig, _, asked = registering()
+    for n in range(4):
+        asked = one(list(rig.send(reply(asked, 401, extra=CHALLENGE.format(n) + ", stale=true"))))
+    assert rig.send(reply(asked, 401, extra=CHALLENGE.format(5) + ", stale=true")) == []
+    failed = rig.event(RegistrationFailed)
+    assert failed.retry_s is not None
+
+
+def test_a_proxy_and_a_registrar_may_each_ask_for_a_password() -> None:
+    rig, _, asked = registering()
+    extra = 'Proxy-Authenticate: Digest realm="edge", nonce="p", qop="auth"'
+    asked = one(list(rig.send(reply(asked, 407, extra=extra))))
+    asked = one(list(rig.send(reply(asked, 401, extra=CHALLENGE.format(1)))))
+    assert 'realm="edge"' in (asked.headers.get("proxy-authorization") or "")
+    assert 'realm="pbx"' in (asked.headers.get("authorization") or "")
+
+
+def test_a_nat_that_gives_us_another_place_later_is_followed_and_the_old_one_left() -> None:
+    rig, _, asked = registering()
+    seen = b";rport=%d;received=203.0.113.5"
+    ours = "Contact: <sip:100@203.0.113.5:{}>;expires=60"
+    asked = one(list(rig.send(reply(asked, 200, extra=OURS.format(60)).replace(b";rport", seen % 40000))))
+    assert rig.send(reply(asked, 200, extra=ours.format(40000)).replace(b";rport", seen % 40000)) == []
+    _, refresh = rig.next(49)
+    again = one(list(rig.send(reply(refresh, 200, extra=ours.format(40000)).replace(b";rport", seen % 41000))))
+    assert again.headers.get_all("contact") == ["<sip:100@203.0.113.5:41000>", "<sip:100@203.0.113.5:40000>;expires=0"]
+    assert rig.send(reply(again, 200, extra=ours.format(41000)).replace(b";rport", seen % 42000)) == [], "once"
+
+
+def test_when_the_connection_is_gone_we_register_anew_at_once() -> None:
+    hop = Address("127.0.0.1", 5070, "tcp")
+    rig, _, asked = registering(Registrar("pbx.example", Credentials("100", "secret"), hop, keep_alive=False))
+    assert rig.ua.places() == {hop}
+    rig.take(
+        rig.ua.transport_failed(hop, rig.now)
+    )  # before it was a registration: that is a failure, with its back-off
+    ((at, asked),) = rig.wait(40)  # type: ignore[assignment]
+    assert at > 20
+    rig.send(reply(asked, 200, extra=OURS.format(600)))
+    rig.take(rig.ua.transport_failed(hop, rig.now))
+    at, _ = rig.next(6)
+    assert 1 <= at <= 5

@@ -151,3 +151,29 @@ def test_it_arrives_over_a_bad_link(seed: int) -> None:
     link.run(120)
     assert [len(link.got(name, CallEnded)) for name in HOSTS] == [1, 1]
     assert link.is_clean()
+
+
+def test_media_may_be_changed_before_the_final_answer_which_repeats_an_old_one() -> None:
+    rig, _, asked = calling()
+    rig.send(provisional(asked, 1, body=ANSWER))
+    update = request(
+        "UPDATE", 7, call_id=asked.call_id, to_tag=asked.from_.tag, from_tag="callee",
+        body=ANSWER.replace("audio 4000", "audio 4444"),
+    )  # fmt: skip
+    (ok,) = rig.responses(update)
+    assert (ok.status, b"m=audio 10000 RTP/AVP 8" in ok.body) == (200, True)
+    rig.send(reply(asked, 200, body=ANSWER))
+    assert rig.event(CallAnswered).media.remote[1] == 4444
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "answered", "status"),
+    [("UPDATE", "", False, 200), ("UPDATE", ANSWER, False, 500), ("OPTIONS", "", True, 200), ("REFER", "", True, 405),
+     ("NOTIFY", "", True, 481), ("UPDATE", "rubbish", True, 400)],
+)  # fmt: skip
+def test_other_requests_before_the_final_answer(method: str, body: str, answered: bool, status: int) -> None:
+    rig, _, asked = calling()
+    rig.send(provisional(asked, 1, body=ANSWER if answered else ""))
+    early = request(method, 7, call_id=asked.call_id, to_tag=asked.from_.tag, from_tag="callee", body=body)
+    assert rig.status(early) == status
+    assert rig.status(request("UPDATE", 8, call_id=asked.call_id, to_tag=asked.from_.tag, from_tag="other")) == 481
