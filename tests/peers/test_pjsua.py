@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.process import free_port, serve
-from tests.support.softphones import ROOT, ended, loud_s, pjsua, qualities, speaks, turns
+from tests.support.softphones import ROOT, ended, first_sound_s, loud_s, pjsua, qualities, speaks, turns
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
@@ -83,3 +83,23 @@ async def test_the_gateway_calls_a_phone_and_is_taken_at_its_word(tmp_path: Path
         assert (code, out.split()[-1]) == (1, "unreachable")
         code, out = await dial("sip:ann@192.0.2.1")
         assert (code, "FASTAGENT_CALL_TO" in out) == (2, True)
+
+
+async def test_a_caller_who_interrupts_hears_the_agent_fall_silent(tmp_path: Path) -> None:
+    """In mid-sentence; the phone adds its own two buffers to our quarter of a second."""
+    await speaks(tmp_path, "I would like to speak to somebody please.", after_s=0.6)
+    port = free_port()
+    async with serve(SIP_PORT=str(port), FASTAGENT_LOG_TRANSCRIPTS="1") as served:
+        await served.until("/readyz", 200)
+        files = ("--play", str(tmp_path / "in.wav"), "--record", str(tmp_path / "out.wav"))
+        (phone,) = await pjsua(free_port(), "--call", f"sip:front_desk@127.0.0.1:{port}", *files, "wait:8", "hangup")
+        log = await ended(served)
+    assert phone["lost"] == 0
+    onset = first_sound_s(tmp_path / "in.wav")
+    greeting = first_sound_s(tmp_path / "out.wav")
+    assert greeting < 0.8
+    recording = tmp_path / "out.wav"
+    assert loud_s(recording, greeting, onset) > 0.5 * (onset - greeting)
+    assert loud_s(recording, onset + 0.45, onset + 1.2) == 0
+    assert loud_s(recording, onset + 1.2) > 0.5, "and is answered"
+    assert "speak" in turns(log)[0][0].lower()

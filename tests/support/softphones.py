@@ -51,11 +51,12 @@ def first_sound_s(path: Path) -> float:
     return float(np.argmax(np.abs(heard.samples.astype(np.int32)) > 1000)) / heard.rate_hz
 
 
-def loud_s(path: Path) -> float:
-    """How much of a recording is loud."""
+def loud_s(path: Path, begin_s: float = 0.0, end_s: float = float("inf")) -> float:
+    """How much of a recording, or of a part of it, is loud."""
     heard = read_wav(path)
     size = heard.rate_hz // 50
     frames = heard.samples[: len(heard.samples) // size * size].reshape(-1, size)
+    frames = frames[round(begin_s * 50) : round(min(end_s, len(frames) / 50) * 50)]
     return float((np.abs(frames.astype(np.int32)).max(axis=1) > 1000).sum() * 0.02)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fastagent.connectors.leg import HangupReason, LegError
+from fastagent.connectors.rtp.stream import RtpStream
 from fastagent.connectors.sip.config import TlsFiles, Trunk
 from fastagent.connectors.sip.dial import DialError, NoRoomError
 from fastagent.connectors.sip.media import ALL_CODECS, G722, OPUS, PCMA, PCMU
@@ -225,6 +226,34 @@ async def test_it_rings_as_long_as_the_settings_say_and_who_hangs_up_meanwhile_i
         caller.sip.hang_up(call_id)
         await asyncio.sleep(0.5)
         assert (len(callee.talks), callee.places) == (1, 1)
+
+
+async def test_the_greeting_waits_until_the_caller_hears_it() -> None:
+    """Until the ACK or a packet of the caller's, whichever is first (acceptance 37)."""
+    async with end() as callee, end() as caller:
+        receive, acks = callee.sip._transports._received, asyncio.Event()
+
+        def delayed(data: bytes, *more: Any) -> None:
+            if data.startswith(b"ACK") and not acks.is_set():
+                asyncio.get_running_loop().call_later(0.5, lambda: (acks.set(), receive(data, *more)))  # type: ignore[func-returns-value]
+            else:
+                receive(data, *more)
+
+        callee.sip._transports._datagrams.get_protocol()._received = delayed  # type: ignore[union-attr]
+        caller.sip._equipment = replace(caller.sip._equipment, make_stream=_Mute)
+        caller.dial(callee.uri.replace("sip:", "sip:agent@"))
+        theirs = await callee.talk()
+        assert acks.is_set()
+        theirs.speak(0.5)
+        mine = await caller.talk()
+        await until(lambda: mine.loud_s >= 0.48)
+
+
+class _Mute(RtpStream):
+    """Listens, and sends nothing."""
+
+    def send_due(self, now: float) -> None:
+        self.outbound.tick(now)
 
 
 # -- a trunk -----------------------------------------------------------------------------------------------------------
