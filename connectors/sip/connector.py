@@ -55,6 +55,7 @@ _log = logging.getLogger(__name__)
 
 _LAST_WORDS_S = 1.0  # so long the last BYEs may take at a stop
 _TLS_REFRESH_S = 60.0
+_SESSION_S = 1800  # of the session timer that we ask for: whoever vanishes on hold is found out
 
 
 class SipConnection:
@@ -139,6 +140,7 @@ class SipConnection:
                 trusted=(*(LOOPBACK if config.trust_loopback else ()), *config.trusted),
                 users=config.users,
                 full_status=config.full_status,
+                session_expires_s=_SESSION_S,
                 credentials=config.trunk.credentials if config.trunk is not None else None,
             )
         )

@@ -57,8 +57,6 @@ class Capabilities:
     prefer_ours: bool = False
     """Choose by our order instead of the offer's."""
     srtp: Srtp = "off"
-    rtcp_mux: bool = False
-    """Whether one port can serve RTP and RTCP."""
     ptime_ms: int = 20
     ipv6: bool = False
     """Which family our sockets are of: they send to no other."""
@@ -82,7 +80,6 @@ class NegotiatedMedia:
     dtmf_receivable: int | None
     ptime_ms: int
     direction: Direction
-    rtcp_mux: bool = False
     fmtp: str = ""
     """The peer's parameters for the codec."""
     crypto_send: Crypto | None = None

@@ -140,13 +140,8 @@ class MediaSession:
         attributes.append(("ptime", str(ptime_of(line, self._can.ptime_ms, choice.codec))))
         if choice.crypto is not None:
             attributes.append(("crypto", format_crypto(self._key(choice.crypto.suite, choice.crypto.tag))))
-        if self._muxed(line):
-            attributes.append(("rtcp-mux", None))
         attributes.append((answered_direction(offer, line, self.on_hold), None))
         return MediaLine("audio", self.local[1], line.proto, formats, None, tuple(attributes))
-
-    def _muxed(self, line: MediaLine) -> bool:
-        return self._can.rtcp_mux and line.get("rtcp-mux") is not None
 
     # -- we offer --------------------------------------------------------------------------------------------------
 
@@ -225,8 +220,6 @@ class MediaSession:
         if secure:
             ours = self.agreed.crypto_send if self.agreed else None
             attributes.append(("crypto", format_crypto(ours or self._key("AES_CM_128_HMAC_SHA1_80", 1))))
-        if self._can.rtcp_mux:
-            attributes.append(("rtcp-mux", None))
         attributes.append(("sendonly" if self.on_hold else "sendrecv", None))
         return MediaLine("audio", self.local[1], "RTP/SAVP" if secure else "RTP/AVP", formats, None, tuple(attributes))
 
@@ -257,7 +250,6 @@ class MediaSession:
     def _agree(self, theirs: SessionDescription, line: MediaLine, ours: MediaLine, choice: _Choice) -> NegotiatedMedia:
         assert self.local is not None  # as above
         host = canonical_host(theirs.host_of(line) or "")
-        muxed = ours.get("rtcp-mux") is not None and line.get("rtcp-mux") is not None
         receivable = tuple(
             (int(number), codec) for number in ours.formats if (codec := codec_of(ours, number, self._can.codecs))
         )
@@ -265,7 +257,7 @@ class MediaSession:
         return NegotiatedMedia(
             local=self.local,
             remote=(host, line.port),
-            remote_rtcp=(host, line.port) if muxed else rtcp_of(line, host),
+            remote_rtcp=rtcp_of(line, host),
             codec=choice.codec,
             payload_type=int(choice.payload_type),
             receivable=receivable,
@@ -273,7 +265,6 @@ class MediaSession:
             dtmf_receivable=int(dtmf) if dtmf else None,
             ptime_ms=ptime_of(line, self._can.ptime_ms, choice.codec),
             direction=agreed_direction(theirs, line, ours),
-            rtcp_mux=muxed,
             fmtp=line.about("fmtp", choice.payload_type) or "",
             crypto_send=self._kept_key(choice.crypto.suite) if choice.crypto else self._kept_key(""),
             crypto_receive=choice.crypto,
