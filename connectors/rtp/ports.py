@@ -70,7 +70,9 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         one.setblocking(False)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-        if one.family == socket.AF_INET:
+        if one.family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, _EXPEDITED)
+        else:
             one.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, _EXPEDITED)
         one.bind((host, port))
     except OSError:

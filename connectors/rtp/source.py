@@ -1,14 +1,19 @@
 """Whose packets are played: the rules of symmetric RTP (RFC 4961), made safe against strangers.
 
 We send to the address of the SDP until somebody is latched, and to them from then on. The SDP's own address is latched
-by its first packet. Anybody else needs several packets in a row, of one source and a payload type that was negotiated,
-shortly after the call was set up or changed, and never while the one we hear is alive: a phone behind NAT passes that
-within 60 ms, who guesses a port does not.
+by each of its packets, whoever was heard before: a private one never appears, and a thief that was first loses.
+
+Anybody else needs several packets in a row, of one source and a payload type that was negotiated, and never while the
+one we hear is alive: a phone behind NAT passes that within 60 ms. Nobody being heard, that is all, however late it
+comes. Once somebody was heard, it must be shortly after the call was set up or changed; or else the packets are proven,
+by SRTP, or go on with the very source that has fallen silent: a NAT that has rebound, since who has not seen the stream
+does not know its SSRC.
 """
 
 from dataclasses import dataclass
 
 Address = tuple[str, int]
+"""A host in numbers, written as `recvfrom` writes it, and a port."""
 
 _IN_A_ROW = 3
 _SETTLING_S = 5.0  # after set-up or re-INVITE
@@ -33,9 +38,11 @@ class SourceRules:
         self._announced = announced
         self._settling_until = now + _SETTLING_S
         self._latched: Address | None = None
-        self._heard_at = float("-inf")
+        self._ssrc = 0  # of who is latched
+        self._heard_at = 0.0
         self._candidate: _Candidate | None = None
         self.strangers = 0
+        """Packets that were not admitted."""
 
     @property
     def destination(self) -> Address:
@@ -53,27 +60,19 @@ class SourceRules:
             self._announced, self._latched = announced, None
         self._settling_until = now + _SETTLING_S
 
-    def admits(self, address: Address, ssrc: int, now: float) -> bool:
-        """Whether a packet of a negotiated type may be played."""
-        if address == self._latched:
-            self._heard_at, self._candidate = now, None
-            return True
-        if self._latched is None and address == self._announced:
-            self._latch(address, now)
-            return True
-        if self._is_taking_over(address, ssrc, now):
-            self._latch(address, now)
+    def admits(self, address: Address, ssrc: int, now: float, *, proven: bool = False) -> bool:
+        """Whether a packet of a negotiated type may be played; `proven` says that it is authentic."""
+        if address in (self._latched, self._announced) or self._takes_over(address, ssrc, now, proven):
+            self._latched, self._ssrc, self._heard_at, self._candidate = address, ssrc, now, None
             return True
         self.strangers += 1
         return False
 
-    def _latch(self, address: Address, now: float) -> None:
-        self._latched, self._heard_at, self._candidate = address, now, None
-
-    def _is_taking_over(self, address: Address, ssrc: int, now: float) -> bool:
-        if now > self._settling_until or now - self._heard_at < _ALIVE_S:
-            self._candidate = None
-            return False
+    def _takes_over(self, address: Address, ssrc: int, now: float, proven: bool) -> bool:
+        if self._latched is not None:
+            known = proven or ssrc == self._ssrc or now <= self._settling_until
+            if not known or now - self._heard_at < _ALIVE_S:
+                return False
         one = self._candidate
         if one is None or (one.address, one.ssrc) != (address, ssrc):
             one = self._candidate = _Candidate(address, ssrc, 0)

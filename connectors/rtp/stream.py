@@ -2,6 +2,8 @@
 
 Encryption is checked first, then the source, then the payload. The shared ticker drives it: 20 ms of the caller's audio
 to the sink and the packets that are due to the wire, on each tick; the packets of all calls first.
+
+An address that says nothing gets our voice for ten seconds: an SDP may name anybody's.
 """
 
 import asyncio
@@ -23,6 +25,8 @@ from fastagent.media.rtp.quality import CallQuality, quality_of
 
 _REPORT_S = 5.0
 _MAX_AT_ONCE = 64  # datagrams read before others have their turn
+_MAX_WAITING = 4096  # more than a socket's buffer holds
+_UNHEARD_S = 10.0  # so long we send to where nothing has come from
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class MediaPlan:
     """What was negotiated for one stream."""
 
     remote: Address
+    """Written as `recvfrom` writes it: it is compared."""
     payload_type: int
     codec: str
     clock_hz: int = 8000
@@ -51,12 +56,14 @@ class MediaPlan:
 
 @dataclass(slots=True)
 class _Far:
-    """What the other side's reports say."""
+    """What the other side's reports say, and where they come from."""
 
     round_trip_s: float | None = None
     loss: float | None = None
+    """Share of the whole call."""
     last_sr: int = 0
     last_sr_at: float = 0.0
+    address: Address | None = None
 
 
 @dataclass(slots=True)
@@ -65,7 +72,6 @@ class StreamCounts:
 
     malformed: int = 0
     unauthentic: int = 0
-    strangers: int = 0
     rtcp: int = 0
 
 
@@ -104,8 +110,11 @@ class RtpStream:
         self._cname = f"{random.getrandbits(64):016x}"
         self._report_at = now + self._report_interval()
         self._quiet_since = now
+        self._expect_life(now)
         self._closed = False
         self.port = port or pool.open(now)
+        for one in (self.port.media, self.port.control):  # it has been open since there was an SDP: while it rang
+            _drain(one)
         self._loop.add_reader(self.port.media, self._read_media)
         self._loop.add_reader(self.port.control, self._read_control)
 
@@ -137,6 +146,13 @@ class RtpStream:
         now = self._loop.time()
         self._rules.renegotiated(plan.remote, now)
         self._quiet_since = now
+        if plan.remote != before.remote:
+            self._far.address = None
+            self._expect_life(now)
+
+    def _expect_life(self, now: float) -> None:
+        """The other side may be anybody until it has said something."""
+        self._heard, self._unheard_until = False, now + _UNHEARD_S
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -165,9 +181,10 @@ class RtpStream:
         if one is None:
             self.counts.malformed += 1
             return
-        if self.inbound.knows(one.payload_type) and not self._rules.admits(address, one.ssrc, now):
-            self.counts.strangers = self._rules.strangers
-            return
+        if self.inbound.knows(one.payload_type):
+            if not self._rules.admits(address, one.ssrc, now, proven=self.plan.srtp_in is not None):
+                return
+            self._heard = True
         key = self.inbound.push(one, now)
         if key is not None:
             self._on_key(key)
@@ -194,23 +211,30 @@ class RtpStream:
         for one in rtcp.parse(data):
             self.counts.rtcp += 1
             if isinstance(one, rtcp.Report):
-                self._read_report(one)
+                self._read_report(one, address)
 
-    def _read_report(self, report: rtcp.Report) -> None:
+    def _read_report(self, report: rtcp.Report, address: Address) -> None:
+        far, now, sent = self._far, self._loop.time(), self.outbound.packets_sent
+        self._heard, far.address = True, address
+        if self._rules.latched or not self.plan.listens:  # a phone in a pause sends nothing else
+            self._quiet_since = now
         if report.sender is not None:
-            self._far.last_sr, self._far.last_sr_at = rtcp.middle(report.sender.ntp), self._loop.time()
+            far.last_sr, far.last_sr_at = rtcp.middle(report.sender.ntp), now
         for block in report.blocks:
             if block.ssrc == self.outbound.ssrc:
-                self._far.loss = block.fraction_lost / 256
+                far.loss = round(min(1.0, max(0, block.lost) / sent), 4) if sent else None
                 trip = rtcp.round_trip_s(block, time.time())
                 if trip is not None:
-                    self._far.round_trip_s = trip
+                    far.round_trip_s = trip
 
     # -- the tick ------------------------------------------------------------------------------------------------------
 
     def send_due(self, now: float) -> None:
-        """Send the packets that are due."""
-        for data in self.outbound.tick(now):
+        """Send the packets that are due; to an address that says nothing, not for long, but time goes on."""
+        due = self.outbound.tick(now)
+        if not self._heard and now > self._unheard_until:
+            return
+        for data in due:
             self._send(self.port.media, data if self.plan.srtp_out is None else self.plan.srtp_out.protect(data))
 
     def tick(self, now: float) -> None:
@@ -226,7 +250,7 @@ class RtpStream:
             return
         try:
             way.sendto(data, address)
-        except OSError:  # full, or unreachable: a packet lost, as on any network
+        except (OSError, OverflowError, ValueError):  # full, unreachable, or no address: lost, as on any network
             pass
 
     @staticmethod
@@ -246,8 +270,14 @@ class RtpStream:
         data = b"".join([*self._reports(), *more])
         if self.plan.srtp_out is not None:
             data = self.plan.srtp_out.protect_rtcp(data)
+        self._send(self.port.control, data, self._reports_to())
+
+    def _reports_to(self) -> Address:
+        """Where our reports go: what the SDP says of it is worth as much as what it says of the media."""
         host, port = self._rules.destination
-        self._send(self.port.control, data, self.plan.remote_rtcp or (host, port + 1))
+        said = self.plan.remote_rtcp if (host, port) == self.plan.remote else self._far.address
+        host, port = said or (host, port + 1)
+        return host, min(port, 65535)
 
     def quiet_s(self, now: float) -> float:
         """How long nothing has been received, since the call or its last change began."""
@@ -263,6 +293,7 @@ class RtpStream:
             packets_sent=self.outbound.packets_sent,
             round_trip_s=self._far.round_trip_s,
             far_loss=self._far.loss,
+            strangers=self._rules.strangers,
         )
 
     def close(self) -> None:
@@ -270,7 +301,20 @@ class RtpStream:
         if self._closed:
             return
         self._closed = True
-        self._send_report(bytes(rtcp.Bye(self.outbound.ssrc)))
-        for one in (self.port.media, self.port.control):
-            self._loop.remove_reader(one)
-        self._pool.close(self.port, self._loop.time())
+        try:
+            self._send_report(bytes(rtcp.Bye(self.outbound.ssrc)))
+        finally:
+            for one in (self.port.media, self.port.control):
+                self._loop.remove_reader(one)
+            self._pool.close(self.port, self._loop.time())
+
+
+def _drain(one: socket.socket) -> None:
+    """Forget what has come so far."""
+    for _ in range(_MAX_WAITING):
+        try:
+            one.recvfrom(2048)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:  # an ICMP error
+            continue

@@ -1,5 +1,6 @@
 """Keys in RTP: telephone events (RFC 4733), in and out."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ KEYS = "0123456789*#ABCD"
 _VOLUME = 10  # dB below 0 dBm0
 _ENDS = 3  # how often the end of a key is sent
 _MAX_DURATION = 0xFFFF
-_LOST_END = 3  # events without an end that are missing: the key is over
+_REMEMBERED = 16  # keys of which a packet may still come
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +34,35 @@ class DigitReceiver:
     """Reports each key once, at its first packet: barge-in wants speed."""
 
     def __init__(self) -> None:
-        self._key: tuple[int, int, int] | None = None  # ssrc, timestamp, event
-        self._until = 0  # timestamp + duration of what was seen of it
-        self._done: tuple[int, int, int] | None = None
+        self._keys: deque[tuple[int, int, int]] = deque(maxlen=_REMEMBERED)  # ssrc, timestamp, event
+        self._lasted, self._over = 0, False  # what is known of the last one
 
     def take(self, ssrc: int, timestamp: int, payload: bytes) -> str | None:
         """Take an event's packet; return the key if it is a new one.
 
         Args:
-            timestamp: extended, of the key's beginning.
+            timestamp: of the key's beginning, as it is on the wire.
         """
         event = parse(payload)
         if event is None or event.event >= len(KEYS):
             return None
         key = (ssrc, timestamp, event.event)
-        if key in (self._key, self._done) or (self._key is not None and timestamp < self._key[1]):
-            self._until = max(self._until, timestamp + event.duration)
-            return None
-        # A key that lasts longer than 16 bits of duration goes on under a new timestamp, just where it had come to.
-        goes_on = self._key is not None and self._key[2] == event.event and timestamp == self._until
-        self._done, self._key = self._key, key
-        self._until = timestamp + event.duration
-        return None if goes_on else KEYS[event.event]
+        known = key in self._keys
+        new = not known and not self._goes_on(key)
+        if not known:
+            self._keys.append(key)
+            self._lasted, self._over = 0, False
+        if key == self._keys[-1]:
+            self._lasted, self._over = max(self._lasted, event.duration), self._over or event.end
+        return KEYS[event.event] if new else None
+
+    def _goes_on(self, key: tuple[int, int, int]) -> bool:
+        """Whether it is the last one still: what lasts longer than 16 bits goes on under a new timestamp, just where it
+        had come to, and has had no end (RFC 4733, 2.5.1.3)."""
+        if not self._keys or self._over:
+            return False
+        ssrc, timestamp, event = self._keys[-1]
+        return key == (ssrc, (timestamp + self._lasted) & 0xFFFFFFFF, event)
 
 
 def packets(key: str, *, frame: int, duration: int) -> Iterator[tuple[bytes, bool]]:

@@ -43,7 +43,6 @@ class RtpOutbound:
         self.held = False
         """Send nothing: the other side has put us on hold."""
         self.packets_sent = self.octets_sent = self.skipped = 0
-        self.max_late_s = 0.0
 
     @property
     def timestamp(self) -> int:
@@ -77,7 +76,6 @@ class RtpOutbound:
             self._next_at = now
         due: list[bytes] = []
         while self._next_at <= now + 1e-6:
-            self.max_late_s = max(self.max_late_s, now - self._next_at)
             behind = int((now - self._next_at) / self._period_s)
             if behind >= _MAX_LATE:  # after a stall: what is older than this is not worth a burst
                 self._skip(behind - _MAX_LATE + 1)

@@ -11,18 +11,17 @@ _PLANNED_MS = 20.0  # codec and playback, beside what was measured
 _CODECS = {"PCMU": (0.0, 25.1), "PCMA": (0.0, 25.1), "G722": (5.0, 20.0), "opus": (5.0, 25.0), "L16": (0.0, 25.1)}
 
 
-def r_factor(*, codec: str, loss: float, one_way_ms: float, burst_ratio: float = 1.0) -> float:
+def r_factor(*, codec: str, loss: float, one_way_ms: float) -> float:
     """Return the transmission rating, 0 to 100.
 
     Args:
         loss: share of the frames that were not heard as sent.
         one_way_ms: from mouth to ear.
-        burst_ratio: 1 for random loss, more where it comes in bursts.
     """
     delay = 0.024 * one_way_ms + (0.11 * (one_way_ms - 177.3) if one_way_ms > 177.3 else 0.0)
     own, robust = _CODECS.get(codec, (5.0, 20.0))
     percent = 100 * loss
-    equipment = own + (95 - own) * percent / (percent / burst_ratio + robust)
+    equipment = own + (95 - own) * percent / (percent + robust)
     return max(0.0, min(100.0, _R0 - delay - equipment))
 
 
@@ -37,7 +36,7 @@ def mos(rating: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class CallQuality:
-    """One call's record; milliseconds, and counts of packets or frames of 20 ms."""
+    """One call's record; milliseconds, and counts of packets or frames of 20 ms, whatever the packets' length."""
 
     codec: str
     received: int
@@ -55,6 +54,8 @@ class CallQuality:
     """The share that the other side says it lost."""
     one_way: str | None
     """`nothing_received` or `nothing_sent`, where it was so."""
+    strangers: int = 0
+    """Packets of somebody else."""
 
     @property
     def loss(self) -> float:
@@ -74,7 +75,13 @@ class CallQuality:
 
 
 def quality_of(
-    inbound: RtpInbound, *, codec: str, packets_sent: int, round_trip_s: float | None, far_loss: float | None
+    inbound: RtpInbound,
+    *,
+    codec: str,
+    packets_sent: int,
+    round_trip_s: float | None,
+    far_loss: float | None,
+    strangers: int = 0,
 ) -> CallQuality:
     """Return the record of a call so far, from what we received and what the other side reports."""
     stats = inbound.stats
@@ -94,4 +101,5 @@ def quality_of(
         round_trip_ms=None if round_trip_s is None else round(round_trip_s * 1000, 1),
         far_loss=far_loss,
         one_way="nothing_received" if not stats.received else "nothing_sent" if not packets_sent else None,
+        strangers=strangers,
     )

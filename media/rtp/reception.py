@@ -7,7 +7,7 @@ from fastagent.media.rtp.rtcp import ReportBlock
 
 _MAX_JUMP = 1000  # a sequence further away is a sender that began anew
 _REMEMBERED = 2048
-_JUMP_S = 1.0  # a change of transit that no network makes: the sender's clock has jumped, after a hold for one
+JUMP_S = 1.0  # a change of transit that no network makes: the sender's clock has jumped, after a hold for one
 
 
 def unwrapped(value: int, near: int, bits: int) -> int:
@@ -80,7 +80,7 @@ class Reception:
         transit = now * self.clock_hz - timestamp
         if self._transit is not None:
             change = abs(transit - self._transit)
-            if change < _JUMP_S * self.clock_hz:
+            if change < JUMP_S * self.clock_hz:
                 self.jitter += (change - self.jitter) / 16
         self._transit = transit
 

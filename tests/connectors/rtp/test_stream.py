@@ -1,6 +1,8 @@
 """Two streams joined over real sockets on loopback, each driven by a ticker."""
 
 import asyncio
+import os
+import random
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -11,14 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastagent.connectors.rtp.ports import NoPortError, PortPool
+from fastagent.connectors.rtp.ports import MediaPort, NoPortError, PortPool
 from fastagent.connectors.rtp.srtp import SUITES, SrtpError, SrtpReceiver, SrtpSender
 from fastagent.connectors.rtp.stream import MediaPlan, RtpStream
 from fastagent.media.g711 import Int16Array
+from fastagent.media.rtp import rtcp
+from fastagent.media.rtp.packet import RtpPacket
 from fastagent.media.ticker import Ticker
 
 pytestmark = pytest.mark.real
 HOST = "127.0.0.1"
+ALONE = f"127.7.{os.getpid() >> 8 & 0xFF}.{os.getpid() & 0xFF}"  # nobody else has ports there
 
 
 def crypto(suite: str, ours: bytes, theirs: bytes) -> dict[str, Any]:
@@ -41,9 +46,26 @@ class End:
         return np.concatenate(self.heard)
 
 
+def phone(host: str = HOST) -> socket.socket:
+    """A socket that somebody speaks from, or that nobody is behind."""
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.bind((host, 0))
+    one.setblocking(False)
+    return one
+
+
+def waiting(one: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
+    """What has come to a socket, and from where."""
+    found = []
+    while True:
+        try:
+            found.append(one.recvfrom(2048))
+        except BlockingIOError:
+            return found
+
+
 def free_range() -> tuple[int, int]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.bind((HOST, 0))
+    with phone() as one:
         low = one.getsockname()[1] // 2 * 2
     return low, low + 19
 
@@ -133,7 +155,7 @@ async def test_a_strangers_packets_and_junk_are_counted_and_not_heard() -> None:
                 forged = bytes.fromhex("8060") + at.to_bytes(2, "big") + bytes(8) + b"\x10" * 160
                 thief.sendto(forged, (HOST, one.stream.port.number))
                 thief.sendto(b"junk", (HOST, one.stream.port.number))
-            await until(lambda: min(one.stream.counts.strangers, one.stream.counts.malformed) >= 20)
+            await until(lambda: min(one.stream.quality().strangers, one.stream.counts.malformed) >= 20)
         assert one.stream.inbound.stats.restarts == 0
 
 
@@ -235,6 +257,113 @@ async def test_a_change_gives_silence_another_patience() -> None:
         assert one.stream.quiet_s(now) <= 0
 
 
+# -- on the wire -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_phone_is_answered_where_it_sends_from_and_out_of_the_port_in_our_sdp() -> None:
+    with phone() as dead, phone() as alive:
+        stream = End(PortPool(*free_range(), HOST), MediaPlan(dead.getsockname(), 0, "PCMU")).stream
+        ours = (HOST, stream.port.number)
+        for at in range(3):
+            alive.sendto(bytes(RtpPacket(0, at, at * 160, 7, b"\x10" * 160)), ours)
+        await until(lambda: stream.quality().received == 1)
+        now = asyncio.get_running_loop().time()
+        for at in range(50):
+            stream.send_due(now + at * 0.02)
+        stream.close()
+        assert [address for _, address in waiting(alive)] == [ours] * 50
+        assert waiting(dead) == []
+
+
+async def test_reports_go_out_in_time_with_a_name_and_a_goodbye_at_the_end() -> None:
+    with phone() as media, phone() as control:
+        plan = MediaPlan(media.getsockname(), 0, "PCMU", remote_rtcp=control.getsockname())
+        stream = End(PortPool(*free_range(), HOST), plan).stream
+        began = asyncio.get_running_loop().time()
+        times: list[float] = [0.0]
+        names = set()
+        for at in range(120 * 50):
+            stream.tick(began + at * 0.02)
+            for data, address in waiting(control):
+                assert address == (HOST, stream.port.number + 1)
+                report, name = rtcp.parse(data)
+                assert isinstance(report, rtcp.Report)
+                assert isinstance(name, rtcp.Cname)
+                assert report.sender is not None
+                assert report.ssrc == name.ssrc == stream.outbound.ssrc
+                names.add(name.name)
+                times.append(at * 0.02)
+        gaps = np.diff(times)
+        assert gaps.max() <= 7.52
+        assert gaps.min() >= 2.48
+        assert len(names) == 1
+        assert len(names.pop()) == 16
+        stream.close()
+        ((data, _),) = waiting(control)
+        assert [type(one) for one in rtcp.parse(data)] == [rtcp.Report, rtcp.Cname, rtcp.Bye]
+        assert rtcp.parse(data)[-1] == rtcp.Bye(stream.outbound.ssrc)
+
+
+async def test_an_address_that_is_none_is_a_lost_packet_and_keeps_no_port() -> None:
+    pool = PortPool(20000, 20001, ALONE, rest_s=0.0)
+    now = asyncio.get_running_loop().time()
+    for remote in ((HOST, 65535), (HOST, 70000)):
+        stream = End(pool, MediaPlan(remote, 0, "PCMU")).stream
+        stream.send_due(now)
+        stream.tick(now + 60)
+        stream.close()
+        assert stream.outbound.packets_sent == 1
+
+
+# -- ports -----------------------------------------------------------------------------------------------------------
+
+
+def test_media_is_marked_expedited_and_has_room_for_a_burst() -> None:
+    low, _ = free_range()
+    for host, level, option in (
+        (HOST, socket.IPPROTO_IP, socket.IP_TOS),
+        ("::", socket.IPPROTO_IPV6, socket.IPV6_TCLASS),
+    ):
+        pool = PortPool(low, low + 1, host)
+        port = pool.open(0.0)
+        for one in (port.media, port.control):
+            assert one.getsockopt(level, option) == 46 << 2
+            assert one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= 256 * 1024
+            assert not one.getblocking()
+        pool.close(port, 0.0)
+
+
+def test_a_pool_in_use_gives_each_port_to_one_call_at_a_time_and_all_of_them_back() -> None:
+    pool, chance = PortPool(20000, 20009, ALONE), random.Random(1)
+    calls: list[MediaPort] = []
+    rests_until: dict[int, float] = {}
+    refused = 0
+    for now in np.arange(0, 200, 0.25):
+        if calls and chance.random() < 0.5:
+            port = calls.pop(chance.randrange(len(calls)))
+            pool.close(port, now)
+            rests_until[port.number] = now + 2.0
+            continue
+        try:
+            port = pool.open(now)
+        except NoPortError:
+            refused += 1
+            assert len(calls) + sum(until > now for until in rests_until.values()) == 5
+            continue
+        assert port.number not in {one.number for one in calls}
+        assert rests_until.pop(port.number, 0.0) <= now
+        assert port.media.getsockname() == (ALONE, port.number)
+        assert port.control.getsockname() == (ALONE, port.number + 1)
+        calls.append(port)
+    assert refused
+    for port in calls:
+        pool.close(port, 200.0)
+    whole = [pool.open(203.0) for _ in range(5)]
+    assert {port.number for port in whole} == set(range(20000, 20010, 2))
+    for port in whole:
+        pool.close(port, 203.0)
+
+
 def test_ports_rest_after_a_call_and_come_in_pairs() -> None:
     low, _ = free_range()
     pool = PortPool(low, low + 3, HOST)
@@ -258,4 +387,7 @@ def test_a_port_that_somebody_else_has_is_left_to_them() -> None:
         pool = PortPool(low, low + 3, HOST)
         port = pool.open(0.0)
         assert port.number == low + 2
-        pool.close(port, 0.0)
+    other = pool.open(0.0)
+    assert other.number == low, "and taken when they have left"
+    for one in (port, other):
+        pool.close(one, 0.0)
