@@ -71,6 +71,7 @@ def _bound(host: str, port: int) -> socket.socket:
         one.setblocking(False)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         if one.family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, _EXPEDITED)
         else:
             one.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, _EXPEDITED)

@@ -125,7 +125,7 @@ class Admission:
         return host in self._trust or is_loopback(host)
 
     def _source(self, host: str, now: float) -> _Source:
-        host = _site(host)
+        host = site(host)
         source = self._sources.pop(host, None)
         if source is None:
             source = _Source(Bucket(self._per_source, self._per_source / 2, self._per_source, now))
@@ -135,7 +135,7 @@ class Admission:
         return source
 
 
-def _site(host: str) -> str:
+def site(host: str) -> str:
     """Return what counts as one source."""
     if ":" not in host:
         return host

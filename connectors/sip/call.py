@@ -100,6 +100,8 @@ class Early:
     """Of the last one."""
     answer: bytes = b""
     """The description that came with one: the call's answer."""
+    before: object = None
+    """The media before that was changed."""
     changed: bool = False
     """It has been taken, and changed by an UPDATE since: what the final answer repeats is an old one."""
 
@@ -138,6 +140,8 @@ class Call:
     refreshing: bool = False
     """An UPDATE of ours is."""
     change: Change | None = None
+    lengthened: int = 0
+    """How often the peer found the session's interval too short."""
     digest: DigestClient | None = None
     outgoing: ClientTransaction | None = None
     provisional: bool = False

@@ -10,7 +10,7 @@ from functools import partial
 from fastagent.connectors.sip.actions import ChangeDone, Send
 from fastagent.connectors.sip.bodies import SDP
 from fastagent.connectors.sip.call import Call, Change, Phase
-from fastagent.connectors.sip.dialog import SessionTimer, asked_interval, longer_interval, timer_of_response
+from fastagent.connectors.sip.dialog import MAX_LONGER, SessionTimer, asked_interval, longer_interval, timer_of_response
 from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.in_dialog import GONE, InDialog
 from fastagent.connectors.sip.message import Response
@@ -44,28 +44,28 @@ class Changes:
             return
         if not call.changing and call.waiting is None:
             call.media.wish(change.local, change.hold)
-            self._offer(call, now)
+            self._offer(call, change, now)
         elif change.waits < _MAX_WAITS:
             change.waits += 1
             self._stack.timers.start(call, "change", now + _BUSY_S, partial(self._try, call))
         else:
             self._done(call, 491)
 
-    def _offer(self, call: Call, now: float) -> None:
-        """Offer our media anew, changed or as it is."""
+    def _offer(self, call: Call, change: Change | None, now: float) -> None:
+        """Offer our media anew, with a change or as it is."""
         call.changing = True
         body = call.media.make_offer()
         items: Items = (*_timer_items(call), *self._stack.capabilities(), ("Content-Type", SDP))
-        self._in_dialog.send(call, "INVITE", now, partial(self._answered, call), items=items, body=body)
+        self._in_dialog.send(call, "INVITE", now, partial(self._answered, call, change), items=items, body=body)
 
-    def _answered(self, call: Call, response: Response | None, now: float) -> None:
+    def _answered(self, call: Call, change: Change | None, response: Response | None, now: float) -> None:
         if response is not None and response.status < 300:
             self._acknowledge(call, response)  # whatever is in it, and each copy of it
         if call.phase is not Phase.CONFIRMED or not call.changing:
             return
         call.changing = False
         if response is None or response.status >= 300:
-            self._refused(call, response, now)
+            self._refused(call, change, response, now)
             return
         before = call.agreed
         try:
@@ -75,7 +75,7 @@ class Changes:
             return
         self._refreshed(call, response, now)
         self._stack.announce(call, before)
-        self._done(call, response.status)
+        self._over(call, change, response.status, now)
 
     def _acknowledge(self, call: Call, response: Response) -> None:
         assert call.dialog is not None  # it carried the INVITE
@@ -85,7 +85,7 @@ class Changes:
         ack = call.dialog.ack(response.cseq.number, self._stack.via(to))
         self._stack.actions.append(Send(bytes(ack), to))
 
-    def _refused(self, call: Call, response: Response | None, now: float) -> None:
+    def _refused(self, call: Call, change: Change | None, response: Response | None, now: float) -> None:
         """Nothing has changed. After 491 both sides try again, at different times (section 14.1)."""
         call.media.withdraw()
         status = response.status if response is not None else 408
@@ -93,12 +93,19 @@ class Changes:
             self._in_dialog.hang_up(call, "timeout", now)
         elif response is not None and status == 422 and self._longer(call, response):
             self._try(call, now)
-        elif status == 491 and call.change is not None and call.change.tries + 1 < _TRIES:
-            call.change.tries += 1
+        elif status == 491 and change is not None and change.tries + 1 < _TRIES:
+            change.tries += 1
             spread = int.from_bytes(self._stack.token(1), "big") / 255
             owner = call.invite is None  # whoever began the call waits longer
             delay = 2.1 + 1.9 * spread if owner else 2.0 * spread
             self._stack.timers.start(call, "change", now + delay, partial(self._try, call))
+        else:
+            self._over(call, change, status, now)
+
+    def _over(self, call: Call, change: Change | None, status: int, now: float) -> None:
+        """An offer has had its answer: of the change that it was for, or of a refresh that one may have waited for."""
+        if change is None:
+            self._try(call, now)
         else:
             self._done(call, status)
 
@@ -133,7 +140,7 @@ class Changes:
         if call.phase is not Phase.CONFIRMED or call.changing or call.refreshing or call.waiting is not None:
             return  # a change refreshes it, too
         if "update" not in call.peer_allows:
-            self._offer(call, now)
+            self._offer(call, None, now)
             return
         call.refreshing = True
         items = (*_timer_items(call), *self._stack.capabilities())
@@ -156,7 +163,8 @@ class Changes:
 
     def _longer(self, call: Call, response: Response) -> bool:
         interval = longer_interval(response, call.timer.interval_s) if call.timer is not None else None
-        if call.timer is None or interval is None:
+        call.lengthened += 1
+        if call.timer is None or interval is None or call.lengthened > MAX_LONGER:
             return False
         call.timer = replace(call.timer, interval_s=interval)
         return True

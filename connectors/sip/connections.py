@@ -10,8 +10,10 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine
+from contextlib import suppress
 
 from fastagent.connectors.sip.actions import Address, Transport
+from fastagent.connectors.sip.admission import site
 from fastagent.connectors.sip.framer import PING, PONG, StreamFramer
 from fastagent.connectors.sip.listener import Listener
 from fastagent.connectors.sip.names import Names, Place
@@ -26,6 +28,7 @@ _IDLE_S = 600.0
 _FIRST_MESSAGE_S = 30.0  # until then a connection must have said something that is SIP
 _CONNECT_S = 10.0
 _HANDSHAKE_S = 5.0
+_LEFT_S = 64.0  # a transaction takes 32 s, a 2xx as long again
 _SWEEP_S = 10.0
 _MAX_UNSENT = 256 * 1024  # bytes that the far end does not read
 _MAX_WAITING = 64  # messages for a connection that is being opened
@@ -46,6 +49,9 @@ class _Connection(asyncio.Protocol):
         self._framer = StreamFramer()
         self.transport: asyncio.BaseTransport | None = None
         self.opened_at = self.heard_at = asyncio.get_running_loop().time()
+        self.left_at: float | None = None
+        """Since when its name has another."""
+        self.handshake: asyncio.Task[None] | None = None
         self.spoken = False
         self._asked_at: float | None = None
         self._answers_pings = False
@@ -86,11 +92,14 @@ class _Connection(asyncio.Protocol):
             self.transport.close()
 
     def abort(self) -> None:
-        abort(self.transport)
+        if self.transport is not None:
+            abort(self.transport)
+        elif self.handshake is not None:
+            self.handshake.cancel()
 
 
 class Connections:
-    """All connections of a gateway.
+    """All connections of a gateway. Those of one /64 of IPv6 count as those of one address.
 
     Args:
         received: told of each message.
@@ -114,7 +123,7 @@ class Connections:
         self._accepted: dict[_Connection, None] = {}
         """Those opened to us, from the moment that they are accepted; the oldest first."""
         self._per_address: Counter[str] = Counter()
-        self._opened = 0
+        self._opened: set[_Connection] = set()
         self._opening: dict[Address, list[tuple[bytes, str]]] = {}
         self._listeners: list[Listener] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,12 +131,13 @@ class Connections:
         self._closing = False
 
     def __len__(self) -> int:
-        return len(self._accepted) + self._opened
+        return len(self._accepted) + len(self._opened)
 
-    def _do(self, work: Coroutine[None, None, None], name: str) -> None:
+    def _do(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # -- opened to us ----------------------------------------------------------------------------------------------
 
@@ -146,19 +156,20 @@ class Connections:
     def _accept(self, one: socket.socket, peer: tuple[str, int], kind: Transport, tls: ssl.SSLContext | None) -> None:
         """Take a connection, counted before its handshake. Where there are too many, the one that was silent longest
         goes, unless it carries a call."""
-        if self._closing or self._per_address[peer[0]] >= _MAX_PER_ADDRESS or not self._make_room():
+        if self._closing or self._per_address[site(peer[0])] >= _MAX_PER_ADDRESS or not self._make_room():
             one.close()
             return
         connection = _Connection(self, kind, peer, None)
         self._accepted[connection] = None
-        self._per_address[peer[0]] += 1
-        self._do(self._welcome(one, connection, tls), "sip-accept")
+        self._per_address[site(peer[0])] += 1
+        connection.handshake = self._do(self._welcome(one, connection, tls), "sip-accept")
+        connection.handshake.add_done_callback(lambda task: self._welcomed(one, connection))
 
     def _make_room(self) -> bool:
         if len(self._accepted) < _MAX_ACCEPTED:
             return True
-        kept = self._kept()
-        idle = [one for one in self._accepted if one.transport is not None and not set(one.names) & set(kept)]
+        kept = set(self._kept())
+        idle = [one for one in self._accepted if kept.isdisjoint(one.names)]
         if not idle:
             return False
         longest = min(idle, key=lambda one: (one.spoken, one.heard_at))
@@ -168,23 +179,23 @@ class Connections:
 
     async def _welcome(self, one: socket.socket, connection: _Connection, tls: ssl.SSLContext | None) -> None:
         loop, patience = asyncio.get_running_loop(), _HANDSHAKE_S if tls is not None else None
-        try:
+        with suppress(OSError):
             await loop.connect_accepted_socket(lambda: connection, one, ssl=tls, ssl_handshake_timeout=patience)
-        except OSError:
-            pass
-        finally:
-            if connection.transport is None:
-                one.close()
-                self._left(connection)
+
+    def _welcomed(self, one: socket.socket, connection: _Connection) -> None:
+        """The handshake is over; where it came to nothing, also since it was not even begun, all is given back."""
+        if connection.transport is None:
+            one.close()
+            self._left(connection)
 
     def _left(self, connection: _Connection) -> None:
         """It does not count any longer."""
         if connection in self._accepted:
             del self._accepted[connection]
-            host = connection.peer[0]
-            self._per_address[host] -= 1
-            if not self._per_address[host]:
-                del self._per_address[host]
+            where = site(connection.peer[0])
+            self._per_address[where] -= 1
+            if not self._per_address[where]:
+                del self._per_address[where]
 
     # -- what connections tell -------------------------------------------------------------------------------------
 
@@ -193,27 +204,30 @@ class Connections:
         if self._closing:
             connection.abort()
             return
-        self._opened += connection.ours
+        if connection.ours:
+            self._opened.add(connection)
         for name in connection.names:
             self._all[name] = connection
 
     def closed(self, connection: _Connection) -> None:
         """A connection is gone: what waits for an answer on it waits in vain."""
         self._left(connection)
+        self._opened.discard(connection)
         for name in connection.names:
-            if self._all.get(name) is connection:
-                del self._all[name]
+            if self._all.get(name, connection) is connection:  # or it has another connection by now, which is good
+                self._all.pop(name, None)
                 if not self._closing:
                     self._failed(name)
-        self._opened -= connection.ours
 
     def _sweep(self) -> None:
-        """Close connections on which nothing was said for long, or never anything that is SIP."""
+        """Close connections on which nothing was said for long, or never anything that is SIP, and those that were left
+        when what was under way on them is over."""
         loop = asyncio.get_running_loop()
         now, kept = loop.time(), set(self._kept())
-        for one in set(self._all.values()):
+        for one in (*self._accepted, *self._opened):
             mute = not one.spoken and now - one.opened_at > _FIRST_MESSAGE_S
-            if mute or (now - one.heard_at > _IDLE_S and not kept & set(one.names)):
+            left = one.left_at is not None and now - one.left_at > _LEFT_S
+            if mute or ((left or now - one.heard_at > _IDLE_S) and kept.isdisjoint(one.names[: 1 if left else 2])):
                 one.close()
         self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
 
@@ -234,7 +248,7 @@ class Connections:
         if waiting is not None:
             if len(waiting) < _MAX_WAITING:
                 waiting.append((data, key))
-        elif self._opened + len(self._opening) >= _MAX_OPENED:
+        elif len(self._opened) + len(self._opening) >= _MAX_OPENED:
             asyncio.get_running_loop().call_soon(self._failed, to)
         else:
             self._opening[to] = [(data, key)]
@@ -244,7 +258,7 @@ class Connections:
         """Have the next message to a name open a connection anew: its server is to be passed over."""
         connection = self._all.get(to)
         if connection is not None and to != connection.names[0]:
-            connection.names.remove(to)
+            connection.left_at = asyncio.get_running_loop().time()
             del self._all[to]
 
     async def _open(self, to: Address) -> None:
@@ -296,5 +310,5 @@ class Connections:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for connection in set(self._all.values()):
+        for connection in (*self._accepted, *self._opened):
             connection.close()

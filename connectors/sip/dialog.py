@@ -9,9 +9,11 @@ from fastagent.connectors.sip.grammar import NUMBER, Malformed, param, parse_par
 from fastagent.connectors.sip.headers import Headers, NameAddr
 from fastagent.connectors.sip.message import Request, Response
 from fastagent.connectors.sip.requests import Items, tagged
-from fastagent.connectors.sip.uri import Uri
+from fastagent.connectors.sip.uri import Uri, is_numeric
 
 MIN_SE = 90
+MAX_LONGER = 3
+"""So often a peer may find an interval too short."""
 
 
 @dataclass(slots=True)
@@ -81,7 +83,8 @@ class Dialog:
         contact = contact_of(headers)
         if contact is not None:
             self.target = str(contact)
-            self.flow = flow_of_caller(headers, contact, source) if source and not self.route else self.flow
+            if source is not None and not self.route and not (self.flow and not is_numeric(self.flow.host)):
+                self.flow = flow_of_caller(headers, contact, source)
 
 
 def dialog_of_caller(request: Request, tag: str, source: Address) -> Dialog:

@@ -95,10 +95,11 @@ class DigestServer:
         if ours is None:
             return Verdict("none")
         made = self._made(ours.get("nonce", ""), host)
-        young = made is not None and 0 <= now - made <= NONCE_LIFE_S
+        if made is None or not 0 <= now - made <= NONCE_LIFE_S:
+            return Verdict("stale")  # whatever the password: it must not tell anybody which one is right
         if not self._is_right(ours, request):
-            return Verdict("wrong" if young else "none")
-        if made is None or not young or not self._is_new(ours, made, now):
+            return Verdict("wrong")
+        if not self._is_new(ours, made, now):
             return Verdict("stale")
         return Verdict("right", ours["username"])
 
@@ -113,10 +114,7 @@ class DigestServer:
         return same and user in self._passwords and _same_target(uri, request.uri)
 
     def _is_new(self, given: Mapping[str, str], made: float, now: float) -> bool:
-        """Whether a nonce's count is new. Without `qop` there is no count: one use a nonce.
-
-        A right password over another nonce is stale, not wrong: ours from before a restart must cost no prompt.
-        """
+        """Whether a nonce's count is new. Without `qop` there is no count: one use a nonce."""
         nonce = given["nonce"]
         if made <= self._floor_s and nonce not in self._proved:
             return False

@@ -20,6 +20,7 @@ class StreamFramer:
         self.broken = False
         self._buffer = bytearray()
         self._searched = 0  # no blank line before here
+        self._whole = 0  # the length of the message that has begun, once its head is there
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what came; return whole messages, and `PING` for a keep-alive that wants an answer."""
@@ -35,6 +36,8 @@ class StreamFramer:
         return found
 
     def _next(self) -> bytes | None:
+        if self._whole:
+            return self._take(self._whole) if len(self._buffer) >= self._whole else None
         if self._buffer.startswith(PING):
             return self._take(len(PING))
         if self._buffer[:2] == PONG and len(self._buffer) > 2 and self._buffer[2:4] not in (b"\r", PONG):
@@ -44,22 +47,20 @@ class StreamFramer:
             self._searched = len(self._buffer)
             self.broken = len(self._buffer) > MAX_MESSAGE
             return None
-        return self._whole(end + 4)
+        return self._headed(end + 4)
 
-    def _whole(self, head: int) -> bytes | None:
+    def _headed(self, head: int) -> bytes | None:
         size = _body_size(bytes(self._buffer[:head]))
         if size is None or head + size > MAX_MESSAGE:
             self.broken = True
             return bytes(self._buffer[:head]) if head <= MAX_MESSAGE else None
-        if len(self._buffer) < head + size:
-            self._searched = head - 4  # found again at once when there is more
-            return None
-        return self._take(head + size)
+        self._whole = head + size
+        return self._next()
 
     def _take(self, size: int) -> bytes:
         taken = bytes(self._buffer[:size])
         del self._buffer[:size]
-        self._searched = 0
+        self._searched = self._whole = 0
         return taken
 
 

@@ -73,7 +73,10 @@ class InCall:
                 self._inbound.ack(call, request, now)
             return
         if call is None and (begun := self._early(request)) is not None:
-            self._provisionals.requested(*begun, request, source, now)
+            try:
+                self._provisionals.requested(*begun, request, source, now)
+            except Refused as refused:
+                self._stack.refuse(request, source, refused, begun[0].id, now)
             return
         if call is None or (call.phase is Phase.ENDED and request.method != "BYE"):
             raise Refused(481)

@@ -78,6 +78,8 @@ class NegotiatedMedia:
     dtmf_payload_type: int | None
     """For sending telephone-events; None: the peer does not take them."""
     dtmf_receivable: int | None
+    dtmf_clock: int | None
+    """Of that number, as it was told."""
     ptime_ms: int
     direction: Direction
     fmtp: str = ""

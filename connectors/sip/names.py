@@ -202,12 +202,15 @@ class Names:
             raise OSError(f"none of the servers of {to.host} has an address")
         return list(dict.fromkeys(places))
 
-    def avoid(self, to: Address, place: Place | None = None) -> None:
-        """Pass over a place, or the chosen one, for a while: it did not answer."""
+    def avoid(self, to: Address, place: Place | None = None) -> bool:
+        """Pass over a place, or the chosen one, for a while: it did not answer. Return whether there is another."""
         known = self._known.get(to)
-        if known is not None and (place := place or known.chosen) is not None:
-            known.avoided[place] = self._now + _AVOID_S
-            known.choose(self._now)
+        if known is None or (place := place or known.chosen) is None:
+            return False
+        before = known.chosen
+        known.avoided[place] = self._now + _AVOID_S
+        known.choose(self._now)
+        return known.chosen != before
 
     @property
     def _now(self) -> float:

@@ -9,6 +9,7 @@ refused, theirs or ours, leaves everything as it was.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fastagent.connectors.sip.crypto import choose_crypto, format_crypto, new_key, parse_crypto
 from fastagent.connectors.sip.grammar import Malformed
@@ -172,6 +173,15 @@ class MediaSession:
                 return
         raise NotAcceptable("the answer takes nothing")
 
+    def save(self) -> object:
+        """Return all that is agreed and under way, for `restore`."""
+        return self.agreed, self._lines, self._offered, self._sent, self._version, dict(self._keys)
+
+    def restore(self, saved: Any) -> None:
+        """Let everything be as it was, but for the version, which only rises."""
+        self.agreed, self._lines, self._offered, self._sent, version, self._keys = saved
+        self._version = max(self._version, version)
+
     def wish(self, local: tuple[str, int] | None = None, hold: bool | None = None) -> None:
         """Wish for a change; the next offer asks for it."""
         self._before = self.local, self.on_hold
@@ -207,8 +217,7 @@ class MediaSession:
     def _offer_line(self) -> MediaLine:
         assert self.local is not None  # as above
         codecs = self._numbered()
-        clocks = dict.fromkeys(codec.clock_hz for codec in codecs)
-        dtmf = {clock: self._dtmf_number(clock) for clock in clocks if clock in _DTMF}
+        dtmf = self._events(codecs)
         formats = (*(str(codec.payload_type) for codec in codecs), *(str(one) for one in dtmf.values()))
         attributes: list[tuple[str, str | None]] = []
         for codec in codecs:
@@ -240,10 +249,17 @@ class MediaSession:
                 codecs.append(codec)
         return sorted(codecs, key=lambda one: (one.name, one.clock_hz) != (agreed.codec.name, agreed.codec.clock_hz))
 
-    def _dtmf_number(self, clock: int) -> int:
-        if self.agreed and self.agreed.codec.clock_hz == clock and self.agreed.dtmf_receivable is not None:
-            return self.agreed.dtmf_receivable
-        return _DTMF[clock]
+    def _events(self, codecs: list[Codec]) -> dict[int, int]:
+        """Return the numbers of telephone-event by clock: the call's own stays, others are nobody else's."""
+        found: dict[int, int] = {}
+        if self.agreed and self.agreed.dtmf_receivable is not None and self.agreed.dtmf_clock is not None:
+            found[self.agreed.dtmf_clock] = self.agreed.dtmf_receivable
+        taken = {codec.payload_type for codec in codecs} | set(found.values())
+        for clock in dict.fromkeys(codec.clock_hz for codec in codecs):
+            number = _DTMF.get(clock)
+            if number is not None and clock not in found and number not in taken:
+                found[clock] = number
+        return found
 
     # -- both ------------------------------------------------------------------------------------------------------
 
@@ -263,6 +279,7 @@ class MediaSession:
             receivable=receivable,
             dtmf_payload_type=int(choice.dtmf) if choice.dtmf else None,
             dtmf_receivable=int(dtmf) if dtmf else None,
+            dtmf_clock=encoding[1] if dtmf and (encoding := ours.encoding(dtmf)) else None,
             ptime_ms=ptime_of(line, self._can.ptime_ms, choice.codec),
             direction=agreed_direction(theirs, line, ours),
             fmtp=line.about("fmtp", choice.payload_type) or "",

@@ -9,7 +9,7 @@ from fastagent.connectors.sip.admission import is_loopback
 from fastagent.connectors.sip.bodies import SDP, Unsupported, sdp_of
 from fastagent.connectors.sip.call import MAX_FORKS, Call, Did, Phase
 from fastagent.connectors.sip.changes import Changes
-from fastagent.connectors.sip.dialog import Dialog, dialog_of_callee, longer_interval, timer_of_response
+from fastagent.connectors.sip.dialog import MAX_LONGER, Dialog, dialog_of_callee, longer_interval, timer_of_response
 from fastagent.connectors.sip.digest import Credentials, DigestClient, Tries
 from fastagent.connectors.sip.grammar import Malformed, printable
 from fastagent.connectors.sip.headers import Headers, NameAddr
@@ -51,6 +51,7 @@ class _Attempt:
     number: int
     interval_s: int
     tries: Tries = field(default_factory=Counter)
+    lengthened: int = 0
 
 
 class Outbound:
@@ -157,6 +158,9 @@ class Outbound:
         call.move(Did.ANSWERED)
         self._attempts.pop(call.id, None)
         early = call.early.get(response.to.tag)
+        for other in call.early.values():
+            if other.changed and other is not early:  # what was agreed with a fork that has not answered
+                call.media.restore(other.before)
         try:
             if early is None or not early.changed:
                 call.media.take_answer(sdp_of(response.headers, response.body) or (early.answer if early else b""))
@@ -196,6 +200,9 @@ class Outbound:
 
     def _longer(self, attempt: _Attempt, response: Response) -> bool:
         interval = longer_interval(response, attempt.interval_s)
+        attempt.lengthened += 1
+        if attempt.lengthened > MAX_LONGER:
+            return False
         attempt.interval_s = interval or attempt.interval_s
         return interval is not None
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from fastagent.connectors.sip.actions import Address, Registered, RegistrationFailed, Send
+from fastagent.connectors.sip.dialog import MAX_LONGER
 from fastagent.connectors.sip.digest import Credentials, DigestClient, Tries, is_final
 from fastagent.connectors.sip.framer import PING
 from fastagent.connectors.sip.grammar import NUMBER, Malformed
@@ -51,6 +52,7 @@ class _Registration:
     expires_s: int = 600
     retry_s: float = _FIRST_RETRY_S
     tries: Tries = field(default_factory=Counter)
+    lengthened: int = 0
     registered: bool = False
     left: Uri | None = None
     """Where we were before a NAT moved us: a binding to be removed."""
@@ -139,6 +141,7 @@ class Registrations:
 
     def _accepted(self, registration: _Registration, response: Response, now: float) -> None:
         registration.tries.clear()
+        registration.lengthened = 0
         registration.retry_s = _FIRST_RETRY_S
         if registration.leaving:
             self._forget(registration)
@@ -201,8 +204,10 @@ class Registrations:
             or len(least) > 6
             or int(least) <= registration.expires_s
             or registration.leaving
+            or registration.lengthened >= MAX_LONGER
         ):
             return False
+        registration.lengthened += 1
         registration.expires_s = int(least)
         return True
 

@@ -131,6 +131,7 @@ class Provisionals:
         if not early.answer or len(call.early) > 1:  # our offer is open, or nobody knows yet whose answer will count
             raise Refused(500, items=(("Retry-After", str(self._stack.token(1)[0] % 10)),))
         if not early.changed:
+            early.before = call.media.save()
             taken(lambda: call.media.take_answer(early.answer))
             early.changed = True
         return taken(lambda: call.media.take_offer(body))

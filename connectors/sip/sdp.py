@@ -153,6 +153,8 @@ def usable_host(host: str, *, ipv6: bool, nearby: bool = True) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return False  # another family in disguise
     if address.is_multicast or address == ipaddress.IPv4Address("255.255.255.255"):
         return False
     return (address.version == 6) is ipv6 and (nearby or not address.is_loopback)

@@ -183,8 +183,11 @@ class Stack:
     # -- calls -------------------------------------------------------------------------------------------------------
 
     def talks_to(self, host: str) -> bool:
-        """Whether there is a call with somebody there."""
-        return any(call.source.host == host for call in self.calls.values())
+        """Whether there is something under way with somebody there, as far as his address or his Contact tells."""
+        return self.transactions.hosts[host] > 0 or any(
+            call.source.host == host or (call.dialog is not None and host in call.dialog.target)
+            for call in self.calls.values()
+        )
 
     def places(self) -> set[Address]:
         """Return where the other sides of calls are."""
@@ -192,9 +195,9 @@ class Stack:
         return {call.source for call in self.calls.values()} | {flow for flow in flows if flow is not None}
 
     def flow_lost(self, to: Address) -> None:
-        """A connection is gone: who was reached on it may be reached at his Contact."""
-        for call in self.calls.values():
-            if call.dialog is not None and call.dialog.flow == to:
+        """A connection to us is gone: whoever opened it may be reached at his Contact. One of ours is opened anew."""
+        for call in self.calls.values() if to.reliable else ():
+            if call.invite is not None and call.dialog is not None and call.dialog.flow == to:
                 call.dialog.flow = None
 
     def begin(self, call: Call) -> None:

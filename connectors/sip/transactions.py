@@ -4,6 +4,7 @@ A request is matched by branch, sent-by and method (section 17.2.3), one without
 RFC 2543 looked at. A merged request, the same one over another path, is told by Call-ID, From-tag and CSeq (8.2.2.2).
 """
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -78,6 +79,8 @@ class Transactions:
         self._server: dict[Key, ServerTransaction] = {}
         self._merged: dict[Key, Key] = {}
         self._client: dict[Key, ClientTransaction] = {}
+        self.hosts: Counter[str] = Counter()
+        """Where the requests that we answer have come from."""
 
     def __len__(self) -> int:
         return len(self._server) + len(self._client)
@@ -91,7 +94,7 @@ class Transactions:
     # -- requests to us --------------------------------------------------------------------------------------------
 
     def find(self, request: Request, method: str | None = None) -> ServerTransaction | None:
-        """Return the transaction that a request belongs to: its own, or for an ACK and a CANCEL the INVITE's."""
+        """Return the transaction that a request belongs to: its own, or that of another method, an INVITE's for one."""
         return self._server.get(server_key(request, method or request.method))
 
     def absorb(self, request: Request, now: float) -> bool:
@@ -115,6 +118,7 @@ class Transactions:
         """Begin a transaction for a request that matched none."""
         transaction = ServerTransaction(server_key(request, request.method), request, source)
         self._server[transaction.key] = transaction
+        self.hosts[source.host] += 1
         self._merged[merged_key(request)] = transaction.key
         return transaction
 
@@ -138,7 +142,12 @@ class Transactions:
         return done
 
     def _forget(self, transaction: ServerTransaction) -> None:
-        self._server.pop(transaction.key, None)
+        if self._server.pop(transaction.key, None) is None:
+            return
+        host = transaction.source.host
+        self.hosts[host] -= 1
+        if not self.hosts[host]:
+            del self.hosts[host]
         merged = merged_key(transaction.request)
         if self._merged.get(merged) == transaction.key:
             del self._merged[merged]

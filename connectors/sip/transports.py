@@ -116,8 +116,8 @@ class Transports:
         if (begun := self._names.pinned(key)) is not None:
             to = Address(begun.host, begun.port, to.transport)
         if to.transport != "udp":
-            gone = otherwise is not None and not self._connections.has(to)
-            self._connections.send(data, otherwise if gone and otherwise else to, key)
+            gone = not self._connections.has(to)
+            self._connections.send(data, otherwise if gone and otherwise is not None else to, key)
         elif (place := self._names.at_once(to)) is not None:
             self._send_datagram(data, place, to, key)
         elif (waiting := self._waiting.get(to)) is not None:
@@ -131,8 +131,8 @@ class Transports:
 
     def avoid(self, to: Address) -> None:
         """Send elsewhere from now on, if a name has more than one server: this one does not answer."""
-        self._names.avoid(to)
-        self._connections.leave(to)
+        if self._names.avoid(to):
+            self._connections.leave(to)
 
     def _send_datagram(self, data: bytes, place: Place, to: Address, key: str) -> None:
         if self._datagrams is None:

@@ -147,15 +147,14 @@ class UserAgent:
         if is_scanner(request.headers.get("user-agent") or ""):
             self.dropped["scanner"] += 1
             return
+        if barred and not self._belongs(request):
+            self.dropped[barred] += 1
+            return
         try:
             request = self._stamped(request, source)
             check_form(request)
-            if not self._belongs(request):
-                if barred:
-                    self.dropped[barred] += 1
-                    return
-                if not self._stack.admission.admits_any(source.host, now):
-                    return
+            if not self._belongs(request) and not self._stack.admission.admits_any(source.host, now):
+                return
             if not self._stack.transactions.absorb(request, now):
                 self._dispatch(request, source, now)
         except Refused as refused:
@@ -171,7 +170,12 @@ class UserAgent:
 
     def _belongs(self, request: Request) -> bool:
         """Whether a request is part of a live call: neither a flood of others nor a ban silences it."""
-        return self._stack.transactions.find(request) is not None or self._in_call.find(request) is not None
+        try:
+            method = "INVITE" if request.method in ("ACK", "CANCEL") else request.method
+            begun = self._stack.transactions.find(request, method)
+            return begun is not None or self._in_call.find(request) is not None
+        except Malformed:
+            return False
 
     def _refuse(self, request: Request, source: Address, refused: Refused, now: float) -> None:
         """Answer with a refusal, but never an ACK; what is malformed has its price at the door, too."""
@@ -211,9 +215,9 @@ class UserAgent:
 
     def transport_failed(self, to: Address, now: float) -> list[Action]:
         """Take word that a place cannot be reached; requests on their way there have failed."""
+        self._stack.flow_lost(to)
         self._stack.transactions.broken(to, now)
         self._registrations.broken(to, now)
-        self._stack.flow_lost(to)
         return self._said()
 
     # -- time --------------------------------------------------------------------------------------------------------

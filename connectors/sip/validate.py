@@ -7,6 +7,8 @@ from fastagent.connectors.sip.requests import ALLOW, EXTENSIONS, KNOWN, SUPPORTE
 from fastagent.connectors.sip.uri import Uri
 
 _ONCE = ("From", "To", "Call-ID", "CSeq")
+_LISTS = ("Via", "Contact", "Route", "Record-Route")
+_MAX_LIST = 6000
 _OFFERED = frozenset(ALLOW.split(", "))
 
 
@@ -47,6 +49,10 @@ def _check_values(request: Request) -> None:
         raise Refused(416)
     if uri.headers:
         raise Malformed("the Request-URI has headers")
+    for name in _LISTS:
+        if sum(len(value) for value in request.headers.get_all(name)) > _MAX_LIST:
+            raise Malformed(f"{name} is too long")
+    request.headers.listed("via")  # reading it is the check
     for value in request.headers.listed("contact"):
         if value != "*":
             NameAddr.parse(value)

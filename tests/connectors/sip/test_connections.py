@@ -13,7 +13,7 @@ import uvloop
 from fastagent.connectors.leg import HangupReason
 from fastagent.connectors.sip import connections
 from fastagent.connectors.sip.actions import Address
-from fastagent.connectors.sip.names import Names
+from fastagent.connectors.sip.names import Names, Service
 from fastagent.connectors.sip.transports import Transports
 from tests.connectors.sip.test_connector import certificate
 from tests.support.process import free_port
@@ -277,3 +277,52 @@ async def test_who_has_answered_keep_alives_and_does_no_longer_is_gone() -> None
         one.all.send(b"\r\n\r\n", to)
         await until(lambda: one.failed == [to])
         server.close()
+
+
+async def test_handshakes_that_never_begin_shut_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_MAX_ACCEPTED", 3)
+    async with end(tls=certificate(tmp_path)) as desk, raw(desk.sip.ports["tls"], 3):
+        await until(lambda: len(desk.sip._transports._connections) == 3)
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection(HOST, desk.sip.ports["tcp"])
+            writer.write(OPTIONS)
+            async with asyncio.timeout(3):
+                assert (await reader.readline()).startswith(b"SIP/2.0 200")
+            writer.close()
+
+
+async def test_a_server_that_cannot_keeps_its_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with end() as desk, end() as phone:
+        desk.full = True
+        for _ in range(5):
+            phone.dial(f"sip:agent@localhost:{desk.sip.ports['tcp']};transport=tcp")
+        await until(lambda: phone.progress == [("ended", "unreachable")] * 5)
+        assert len(phone.sip._transports._connections) == 1
+
+
+async def test_a_connection_that_was_left_for_another_server_ends_after_what_was_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "_SWEEP_S", 0.05)
+    monkeypatch.setattr(connections, "_LEFT_S", 0.3)
+    async with opened() as first, opened() as second:
+
+        async def lookup(name: str) -> list[Service]:
+            return [Service(at, 0, one.port, "localhost") for at, one in enumerate((first, second))]
+
+        one = Open()
+        one.all = Transports(lambda data, source, kind: None, one.failed.append, Names(lookup=lookup))
+        await one.all.open(HOST, 0)
+        try:
+            to = Address("pbx.test", 0, "tcp")
+            one.all.send(OPTIONS, to, key="a")
+            await until(lambda: len(first.received) == 1)
+            one.all.avoid(to)
+            one.all.send(OPTIONS, to, key="b")
+            await until(lambda: len(second.received) == 1)
+            one.all.send(OPTIONS, to, key="a")
+            await until(lambda: len(first.received) == 2)
+            await until(lambda: len(one.all._connections) == 1)
+            assert to not in one.failed, "it has another connection"
+        finally:
+            await one.all.aclose()

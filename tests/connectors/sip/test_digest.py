@@ -1,5 +1,6 @@
 """Digest, both sides; the vectors are RFC 7616's own (section 3.9.1)."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -276,7 +277,7 @@ def test_what_is_no_digest_of_ours_proves_nothing() -> None:
         (f'Digest {ours}, username="ann", algorithm=MD5', "wrong"),
         (f'Digest {ours}, username="ann", algorithm=SHA-256, qop=auth-int', "wrong"),
         (f'Digest {ours}, username="ann", algorithm=SHA-256, uri="x", response="\u00e9"', "wrong"),
-        ('Digest realm="desk", nonce="1-2-3", username="ann", algorithm=SHA-256', "none"),
+        ('Digest realm="desk", nonce="1-2-3", username="ann", algorithm=SHA-256', "stale"),
         ('Digest realm="desk', "none"),
     ]:
         message = parse(invite(extra=f"Authorization: {text}"))
@@ -289,3 +290,18 @@ def test_a_users_refused_call_is_refused_alike_when_it_is_repeated() -> None:
     phone.learn(challenged(rig))
     data = invite(number=2, extra=phone.proof())
     assert [rig.status(data), rig.status(data)] == [503, 503]
+
+
+def test_a_nonce_that_is_not_ours_tells_nobody_which_password_is_right() -> None:
+    rig = rig_of()
+    answers = []
+    for number, password in enumerate(["guess"] * 20 + ["secret"]):
+        phone = Phone(password=password)
+        answer = challenged(rig, 100 + number)
+        made = [(name, re.sub('nonce="[^"]*"', 'nonce="x"', value)) for name, value in answer.headers]
+        phone.learn(Response(401, "", type(answer.headers)(made)))
+        (refused,) = rig.responses(invite(number=200 + number, extra=phone.proof()))
+        answers.append((refused.status, "stale=true" in (refused.headers.get("www-authenticate") or "")))
+        rig.now += 1
+    assert set(answers) == {(401, True)}
+    assert rig.ua.wrong_passwords == 0

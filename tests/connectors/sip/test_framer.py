@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastagent.connectors.sip import framer
 from fastagent.connectors.sip.framer import PING, StreamFramer
 from fastagent.connectors.sip.message import MAX_MESSAGE
 
@@ -54,3 +55,18 @@ def test_nothing_is_raised_and_nothing_made_up(pieces: list[bytes]) -> None:
     framer = StreamFramer()
     found = [message for piece in pieces for message in framer.feed(piece)]
     assert len(b"".join(found)) <= len(b"".join(pieces))
+
+
+def test_the_head_is_read_once_however_the_body_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    size = framer._body_size
+
+    def counted(head: bytes) -> int | None:
+        read.append(len(head))
+        return size(head)
+
+    monkeypatch.setattr(framer, "_body_size", counted)
+    one = StreamFramer()
+    message = b"INFO sip:a SIP/2.0\r\nContent-Length: 500\r\n\r\n" + bytes(500)
+    found = [whole for at in range(len(message)) for whole in one.feed(message[at : at + 1])]
+    assert (found, len(read)) == ([message], 1)

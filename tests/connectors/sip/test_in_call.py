@@ -18,7 +18,9 @@ from fastagent.connectors.sip.actions import (
     TransferProgress,
 )
 from fastagent.connectors.sip.digest import Credentials
+from fastagent.connectors.sip.headers import NameAddr
 from fastagent.connectors.sip.message import Request, Response
+from fastagent.connectors.sip.outbound import destination
 from tests.connectors.sip.rig import LOCAL, SDP, Rig, changed, invite, reply, request
 
 UPDATED = SDP.replace("audio 4000", "audio 4444").replace("1 1 IN", "1 2 IN")
@@ -606,3 +608,77 @@ def test_a_cancel_of_a_refused_call_has_the_refusals_tag() -> None:
     (refused,) = rig.responses(invite(number=2, extra=phone.proof()))
     (ok,) = rig.responses(request("CANCEL", 2, branch="INVITE2"))
     assert (refused.status, ok.status, ok.to.tag) == (503, 200, refused.to.tag)
+
+
+def test_a_hold_that_waits_for_a_refresh_comes_after_it() -> None:
+    rig = Rig()
+    call, _ = rig.answered(invite(extra=TIMED.replace(", UPDATE", "")))
+    at, refresh = rig.next(901)
+    assert (at, refresh.method) == (900, "INVITE")
+    assert rig.take(rig.ua.change_media(call, rig.now, hold=True)) == []
+    found = rig.send(reply(refresh, 200, body=SDP, extra="Session-Expires: 1800;refresher=uac"))
+    assert not rig.has(ChangeDone)
+    ack, asked = found
+    assert isinstance(asked, Request)
+    assert (ack.method, b"a=sendonly" in asked.body) == ("ACK", True)  # type: ignore[union-attr]
+    rig.send(reply(asked, 200, body=SDP + "a=recvonly\r\n"))
+    assert rig.event(ChangeDone) == ChangeDone(call, 200)
+
+
+def test_a_peer_that_finds_every_interval_too_short_is_not_asked_for_ever() -> None:
+    rig, asked = refreshing()
+    for n in range(3):
+        asked = only(rig.send(reply(asked, 422, extra=f"Min-SE: {3600 + n}")))
+    assert rig.send(reply(asked, 422, extra="Min-SE: 4000")) == []
+
+
+def test_the_parts_of_a_call_are_heard_beyond_the_limits_of_their_source() -> None:
+    rig = Rig(changed(anyone=True), source=("203.0.113.9", 5070))
+    rig.send(invite())
+    call = rig.event(CallOffered).call
+    rig.take(rig.ua.ring(call, rig.now))
+    while rig.status(request("OPTIONS", 1, branch=f"o{rig.ua.dropped.total()}{len(rig.sent)}", call_id="o")):
+        pass
+    assert rig.ua.dropped["source_rate"] == 1
+    assert [one.status for one in rig.responses(request("CANCEL", 1, branch="INVITE1"))] == [200, 487]
+    rig.send(request("ACK", 1, to_tag=call, branch="INVITE1"))
+    assert rig.wait(20) == [], "the ACK of the refusal was heard, too"
+
+
+def test_lists_that_nobody_needs_are_not_read() -> None:
+    rig = Rig()
+    assert rig.status(invite(extra="Contact: " + ",".join(["sip:a"] * 1200))) == 400
+    assert rig.status(invite(extra="Route: " + ", ".join(["<sip:p;lr>"] * 20))) == 100
+
+
+def test_a_via_that_cannot_be_read_is_refused_before_anything_has_changed() -> None:
+    rig, call, tag = talking()
+    before = rig.ua.media(call)
+    broken = invite(UPDATED, 2, to_tag=tag).replace(b"Max-Forwards", b'Via: SIP/2.0/UDP x;a="b\r\nMax-Forwards')
+    assert [rig.status(broken), rig.status(broken)] == [400, 400]
+    assert rig.ua.media(call) == before
+
+
+def test_a_connection_of_our_own_is_opened_anew() -> None:
+    rig = Rig()
+    to = Address("trunk.example", 0, "tls")
+    call, _, actions = rig.ua.call(
+        destination("sip:bob@trunk.example", NameAddr.parse("<sip:us@192.0.2.1>"), to), LOCAL, rig.now
+    )
+    (asked,) = rig.take(actions)
+    assert isinstance(asked, Request)
+    rig.send(
+        reply(asked, 200, body=SDP.replace(" 0 8 101", " 0 101"), extra="Contact: <sip:b@203.0.113.5;transport=tls>")
+    )
+    rig.take(rig.ua.transport_failed(to, rig.now))
+    rig.take(rig.ua.hang_up(call, rig.now))
+    assert rig.sent[-1].to == to
+
+
+def test_a_change_on_a_connection_that_breaks_is_ended_at_the_contact() -> None:
+    rig = Rig(transport="tcp", source=("127.0.0.1", 33333))
+    call, _ = rig.answered(invite(via="SIP/2.0/TCP 127.0.0.1:5070"))
+    rig.take(rig.ua.change_media(call, rig.now, hold=True))
+    (bye,) = rig.take(rig.ua.transport_failed(Address("127.0.0.1", 33333, "tcp"), rig.now))
+    assert isinstance(bye, Request)
+    assert (bye.method, rig.sent[-1].to) == ("BYE", Address("127.0.0.1", 5070))

@@ -439,3 +439,18 @@ def test_a_key_of_ours_that_was_given_up_never_comes_back() -> None:
         assert one.agreed.crypto_send is not None
         keys.append(one.agreed.crypto_send.key)
     assert len(set(keys)) == 3
+
+
+def test_a_number_is_told_once_and_stays_what_it_was() -> None:
+    one = session(*ALL_CODECS)
+    lines = "m=audio 4000 RTP/AVP 96 101", "a=rtpmap:96 opus/48000/2", "a=rtpmap:101 telephone-event/8000"
+    one.take_offer(sdp(*lines))
+    offer = audio(one.make_offer())
+    numbers = offer[0].split()[3:]
+    assert len(numbers) == len(set(numbers))
+    assert [line for line in offer if "rtpmap:101 " in line] == ["a=rtpmap:101 telephone-event/8000"]
+
+
+@pytest.mark.parametrize("host", ["::ffff:127.0.0.1", "::ffff:224.0.0.1", "::ffff:192.0.2.9"])
+def test_another_family_in_disguise_is_no_address(host: str) -> None:
+    assert not usable_host(host, ipv6=True)

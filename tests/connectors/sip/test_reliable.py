@@ -177,3 +177,24 @@ def test_other_requests_before_the_final_answer(method: str, body: str, answered
     early = request(method, 7, call_id=asked.call_id, to_tag=asked.from_.tag, from_tag="callee", body=body)
     assert rig.status(early) == status
     assert rig.status(request("UPDATE", 8, call_id=asked.call_id, to_tag=asked.from_.tag, from_tag="other")) == 481
+
+
+def test_another_phone_that_answers_after_a_fork_was_changed_is_talked_to() -> None:
+    rig, _, asked = calling()
+    rig.send(provisional(asked, 1, body=ANSWER, tag="tones"))
+    update = request(
+        "UPDATE", 7, call_id=asked.call_id, to_tag=asked.from_.tag, from_tag="tones",
+        body=ANSWER.replace("audio 4000", "audio 4444"),
+    )  # fmt: skip
+    assert rig.status(update) == 200
+    rig.send(reply(asked, 200, body=ANSWER.replace("audio 4000", "audio 5000"), tag="phone"))
+    assert rig.event(CallAnswered).media.remote[1] == 5000
+
+
+def test_a_refusal_in_an_early_dialog_is_repeated_as_it_was() -> None:
+    rig, _, asked = calling()
+    rig.send(provisional(asked, 1, body=ANSWER))
+    update = request(
+        "UPDATE", 7, call_id=asked.call_id, to_tag=asked.from_.tag, from_tag="callee", body="rubbish",
+    )  # fmt: skip
+    assert [rig.status(update), rig.status(update)] == [400, 400]
