@@ -17,47 +17,18 @@ from fastagent.connectors.rtp.stream import MediaPlan, RtpStream
 from fastagent.media.rtp import packet, rtcp
 from fastagent.media.rtp.packet import RtpPacket
 from fastagent.media.ticker import Ticker
+from tests.support.memory_socket import MemorySocket
 
 PHONE, PHONE_RTCP, OTHER = ("192.0.2.7", 4000), ("192.0.2.7", 4005), ("192.0.2.8", 4000)
 NAT, NAT_RTCP, THIEF = ("198.51.100.7", 40001), ("198.51.100.7", 61002), ("203.0.113.9", 5)
 PLAN = MediaPlan(PHONE, 0, "PCMU", remote_rtcp=PHONE_RTCP)
 
 
-class Wire:
-    """A socket in memory: what was sent on it, and to whom; what arrives is as from this address."""
-
-    def __init__(self) -> None:
-        self._handle, self._bell = socket.socketpair()
-        self._handle.setblocking(False)
-        self._waiting: list[tuple[bytes, Address]] = []
-        self.sent: list[tuple[bytes, Address]] = []
-
-    def fileno(self) -> int:
-        return self._handle.fileno()
-
-    def arrive(self, data: bytes, sender: Address) -> None:
-        self._waiting.append((data, sender))
-        self._bell.send(b"!")
-
-    def sendto(self, data: bytes, to: Address) -> None:
-        self.sent.append((data, to))
-
-    def recvfrom(self, size: int) -> tuple[bytes, Address]:
-        if not self._waiting:
-            raise BlockingIOError
-        self._handle.recv(1)
-        return self._waiting.pop(0)
-
-    def close(self) -> None:
-        self._handle.close()
-        self._bell.close()
-
-
 class Line:
     """A stream on two wires; as the pool it takes them back."""
 
     def __init__(self) -> None:
-        self.media, self.control = Wire(), Wire()
+        self.media, self.control = MemorySocket(), MemorySocket()
         self.port = MediaPort(10000, cast(socket.socket, self.media), cast(socket.socket, self.control))
         self.closed = 0
         self.sequence = 0

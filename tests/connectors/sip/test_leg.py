@@ -33,48 +33,17 @@ from fastagent.media.g711 import Int16Array
 from fastagent.media.rtp.codecs import codec
 from fastagent.media.ticker import Ticker
 from tests.connectors.conformance import NOTICES, Events, Sink, pressed
+from tests.support.memory_socket import MemorySocket
 
 HERE: Address = ("192.0.2.1", 10000)
 PHONE: Address = ("192.0.2.7", 4000)
-
-
-class Wire:
-    """A socket in memory: what is sent on it is received at the other end, from this one's address."""
-
-    def __init__(self, address: Address) -> None:
-        self._handle, self._bell = socket.socketpair()
-        self._handle.setblocking(False)
-        self._bell.setblocking(False)
-        self._address = address
-        self._waiting: list[tuple[bytes, Address]] = []
-        self.other: Wire | None = None
-        self.sent: list[bytes] = []
-
-    def fileno(self) -> int:
-        return self._handle.fileno()
-
-    def sendto(self, data: bytes, to: Address) -> None:
-        self.sent.append(data)
-        if self.other is not None:
-            self.other._waiting.append((data, self._address))
-            self.other._bell.send(b"!")
-
-    def recvfrom(self, size: int) -> tuple[bytes, Address]:
-        if not self._waiting:
-            raise BlockingIOError
-        self._handle.recv(1)
-        return self._waiting.pop(0)
-
-    def close(self) -> None:
-        self._handle.close()
-        self._bell.close()
 
 
 class Pool:
     """One pair of wires."""
 
     def __init__(self, address: Address) -> None:
-        self.media, self.control = Wire(address), Wire((address[0], address[1] + 1))
+        self.media, self.control = MemorySocket(address), MemorySocket((address[0], address[1] + 1))
         self._number = address[1]
         self.closed = 0
 
