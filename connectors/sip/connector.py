@@ -30,7 +30,7 @@ from fastagent.connectors.sip.actions import (
     Transport,
     Unavailable,
 )
-from fastagent.connectors.sip.admission import LOOPBACK
+from fastagent.connectors.sip.admission import LOOPBACK, Bucket
 from fastagent.connectors.sip.attended import Consultation
 from fastagent.connectors.sip.caller import called_in, caller_of
 from fastagent.connectors.sip.config import SipConfig
@@ -55,6 +55,7 @@ _log = logging.getLogger(__name__)
 
 _LAST_WORDS_S = 1.0  # so long the last BYEs may take at a stop
 _TLS_REFRESH_S = 60.0
+_LINES_A_SECOND = 10  # of refusals, in the log
 _SESSION_S = 1800  # of the session timer that we ask for: whoever vanishes on hold is found out
 
 
@@ -97,6 +98,7 @@ class SipConnection:
         self._trunk: TrunkLine | None = None
         self._at_trunk: frozenset[str] = frozenset()
         self._counted: dict[str, int] = {}
+        self._log_lines = Bucket(_LINES_A_SECOND, _LINES_A_SECOND, _LINES_A_SECOND, 0.0)
         self._reachable = self._media_host = config.public_host or own_address(config.host)
         low, high = config.rtp_ports
         self._ports = PortPool(low, high, config.host)
@@ -142,7 +144,8 @@ class SipConnection:
                 full_status=config.full_status,
                 session_expires_s=_SESSION_S,
                 credentials=config.trunk.credentials if config.trunk is not None else None,
-            )
+            ),
+            accepts=self._host.accepts_calls,
         )
         if config.trunk is not None:
             self._trunk = TrunkLine(
@@ -204,7 +207,7 @@ class SipConnection:
     def _received(self, data: bytes, source: tuple[str, int], transport: Transport) -> None:
         if self._agent is not None:
             self.perform(self._agent.receive(data, source, transport, self._now))
-            self._count()
+            self._count(source[0])
 
     def _failed(self, to: Address) -> None:
         if self._agent is not None:
@@ -213,19 +216,23 @@ class SipConnection:
     def _kept(self) -> Collection[Address]:
         return self._agent.places() if self._agent is not None else ()
 
-    def _count(self) -> None:
-        """Pass on what the core has dropped and refused; a challenge is no refusal."""
+    def _count(self, host: str) -> None:
+        """Pass on what the core has dropped and refused, and log what somebody may look for, but not every one of a
+        flood; a challenge is no refusal."""
         agent = self.agent
         counts: dict[str, int] = {**agent.dropped, "password": agent.wrong_passwords}
         counts |= {f"refused_{status}": total for status, total in agent.refused.items() if status not in (401, 407)}
         for kind, total in counts.items():
             more = total - self._counted.get(kind, 0)
             self._counted[kind] = total
-            if more and kind == "password":
-                for _ in range(more):
-                    self._host.auth_failed(self.name)
-            elif more:
+            if not more:
+                continue
+            if kind == "password":
+                self._host.auth_failed(self.name)
+            else:
                 self._host.protocol_error(self.name, kind, more)
+            if kind.startswith(("password", "refused_")) and self._log_lines.take(self._now):
+                _log.warning("a SIP request is refused", extra={"why": kind, "source": host})
 
     def perform(self, actions: list[Action]) -> None:
         """Carry out what the core says, in order, then see when it wants to be woken. What fails of it is one call's
@@ -309,6 +316,9 @@ class SipConnection:
     def _forget(self, call: SipCall, event: CallEnded | None = None) -> None:
         if self._calls.pop(call.id, None) is not None:
             call.close()
+            if event is not None and event.status >= 300:
+                extra = {"call_id": call.call_id, "status": event.status, "text": event.text, "reason": event.reason}
+                _log.info("a SIP call is not answered", extra=extra)
             call.on_over(event)
 
     # -- calls to us -------------------------------------------------------------------------------------------------

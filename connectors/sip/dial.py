@@ -81,8 +81,7 @@ def destination_of(
         hop = address_of(uri)
     except Malformed as error:
         raise DialError(f"the destination is no SIP address: {error}") from None
-    names = (trunk.uri.host.lower(), *at_trunk) if trunk is not None else ()
-    through = trunk if uri.host.lower().strip("[]") in names else None
+    through = trunk if trunk is not None and _is_of(trunk, uri, at_trunk) else None
     shown = caller or (through and (through.caller or through.user)) or "agent"
     return destination(
         str(uri),
@@ -91,6 +90,12 @@ def destination_of(
         credentials=through.credentials if through else None,
         ring_s=ring_s,
     )
+
+
+def _is_of(trunk: Trunk, uri: Uri, at_trunk: Iterable[str]) -> bool:
+    """Whether an address is one of the trunk's: of its host, and of its port if one is named."""
+    ports = (None, trunk.uri.port, trunk.hop.port or trunk.hop.default_port)
+    return uri.host.lower().strip("[]") in (trunk.uri.host.lower(), *at_trunk) and uri.port in ports
 
 
 def callee_info(dial: Dial, provider: str, call: str, *, shown: str) -> CallInfo:

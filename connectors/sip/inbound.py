@@ -73,16 +73,17 @@ class Inbound:
 
     def _check_room(self) -> None:
         if self._stack.live >= self._stack.config.max_calls or self._stack.transactions.full:
-            raise self._no_room()
+            raise self.no_room()
 
-    def _no_room(self) -> Refused:
+    def no_room(self) -> Refused:
+        """Return the refusal of a call that there is no room for."""
         status = self._stack.config.full_status
         after = 5 + self._stack.token(1)[0] % 11  # F19: at random, so that they do not all come back at once
         return Refused(status, items=(("Retry-After", str(after)),) if status == 503 else ())
 
     def turn_away(self, call: Call, now: float) -> None:
         """Refuse the call: there is no room for it."""
-        refused = self._no_room()
+        refused = self.no_room()
         self.reject(call, refused.status, now, "", refused.items)
 
     def _begin_dialog(self, call: Call, request: Request) -> None:

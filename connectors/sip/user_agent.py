@@ -50,9 +50,17 @@ class UserAgent:
     Args:
         config: its settings.
         token: random bytes; a test may give its own.
+        accepts: whether calls are taken right now; who asks how we are (OPTIONS) is told what a call would be.
     """
 
-    def __init__(self, config: AgentConfig, *, token: Callable[[int], bytes] = secrets.token_bytes) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        *,
+        token: Callable[[int], bytes] = secrets.token_bytes,
+        accepts: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._accepts = accepts
         self._stack = Stack(config, token)
         self._in_dialog = InDialog(self._stack)
         self._changes = Changes(self._stack, self._in_dialog)
@@ -201,6 +209,8 @@ class UserAgent:
             case "INVITE":
                 self._inbound.invite(request, source, now)
             case "OPTIONS":
+                if not self._accepts():
+                    raise self._inbound.no_room()
                 self._stack.answer_once(request, source, 200, (*self._stack.capabilities(), ("Accept", SDP)))
             case "REGISTER":
                 self._register(request, source, now)

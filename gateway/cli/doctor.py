@@ -37,7 +37,10 @@ def doctor(
     try:
         settings = Settings()
     except ValidationError as error:
-        findings = [Finding(".".join(map(str, one["loc"])), "error", one["msg"]) for one in error.errors()]
+        findings = [
+            Finding(".".join(map(str, one["loc"])) or "settings", "error", one["msg"].removeprefix("Value error, "))
+            for one in error.errors()
+        ]
     else:
         findings = asyncio.run(_look(settings, speak=speak, url=url))
     if as_json:

@@ -26,7 +26,8 @@ def serve(
         settings = Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         for fault in error.errors():
-            typer.echo(f"fastagent: {'.'.join(map(str, fault['loc']))}: {fault['msg']}", err=True)
+            where = "".join(f"{one}: " for one in fault["loc"])
+            typer.echo(f"fastagent: {where}{fault['msg'].removeprefix('Value error, ')}", err=True)
         raise typer.Exit(2) from None
     logs.configure(settings.log_level, settings.log_format, settings.log_pii)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

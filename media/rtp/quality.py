@@ -65,7 +65,9 @@ class CallQuality:
 
     @property
     def mos(self) -> float:
-        """The estimate for what we heard."""
+        """The estimate for what we heard; of nothing at all, the least."""
+        if not self.received:
+            return 1.0
         one_way = (self.round_trip_ms or 0.0) / 2 + self.depth_ms + _PLANNED_MS
         return round(mos(r_factor(codec=self.codec, loss=self.loss, one_way_ms=one_way)), 2)
 

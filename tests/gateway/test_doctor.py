@@ -104,7 +104,7 @@ async def test_a_trunk_is_asked_how_it_is(tmp_path: Path, transport: str) -> Non
     files, port, tls = certificate(tmp_path), free_port(), free_port()
     own = {"SIP_TLS_CERT": str(files.certificate), "SIP_TLS_KEY": str(files.key)}
     async with serve(FASTAGENT_SPEECH="scripted", SIP_PORT=str(port), SIP_TLS_PORT=str(tls), **own) as served:
-        await served.until("/livez", 200)
+        await served.until("/readyz", 200)
         trunk = f"sip:127.0.0.1:{tls if transport == 'tls' else port};transport={transport}"
         _, found = await doctor("--no-speak", SIP_TRUNK=trunk, SIP_TLS_CA=str(files.certificate), **own)
     assert found["SIP trunk"] == ("ok", f"{transport}:{trunk.split(';')[0][4:]} answers (200)")

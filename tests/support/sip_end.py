@@ -72,6 +72,7 @@ class End(NoHost):
         self.talks: list[Talk] = []
         self.places = 0
         self.full = False
+        self.taking = True
         self.errors: dict[str, int] = {}
         self.failures: list[str] = []
         self.progress: list[tuple[str, str | None]] = []
@@ -80,6 +81,9 @@ class End(NoHost):
 
     def has_agent(self, agent_id: str) -> bool:
         return agent_id.startswith("agent")
+
+    def accepts_calls(self) -> bool:
+        return self.taking
 
     def reserve(self, connector: str) -> Release | None:
         if self.full:

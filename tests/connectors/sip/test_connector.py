@@ -440,3 +440,45 @@ async def test_without_a_port_a_call_is_refused_and_its_place_given_back() -> No
         caller.dial(callee.uri.replace("sip:", "sip:agent@"))
         await until(lambda: caller.progress == [("ended", "unreachable")])
         assert callee.places == 0
+
+
+async def test_who_asks_how_we_are_is_told_what_a_call_would_be() -> None:
+    async with end() as desk:
+        for taken, answer in ((True, b"SIP/2.0 200"), (False, b"SIP/2.0 503")):
+            desk.taking = taken
+            reader, writer = await asyncio.open_connection(HOST, desk.sip.ports["tcp"])
+            writer.write(
+                b"OPTIONS sip:agent@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:5070;branch=z9hG4bK1\r\n"
+                b"From: <sip:a@127.0.0.1>;tag=1\r\nTo: <sip:agent@127.0.0.1>\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\n\r\n"
+            )
+            async with asyncio.timeout(5):
+                assert (await reader.readline()).startswith(answer)
+            writer.close()
+
+
+async def test_an_address_on_the_trunks_host_and_another_port_is_not_the_trunks() -> None:
+    async with end() as provider, end() as other:
+        trunk = trunk_to(provider, register=False, user="")
+        async with end(trunk=trunk) as desk:
+            await asyncio.sleep(0.1)
+            desk.dial(other.uri.replace("sip:", "sip:agent@"))
+            await other.talk()
+            desk.dial(provider.uri.replace("sip:", "sip:agent@"))
+            await provider.talk()
+
+
+async def test_a_refusal_is_in_the_log_with_its_source(caplog: pytest.LogCaptureFixture) -> None:
+    async with end(codecs=(PCMA,)) as callee, end(codecs=(PCMU,)) as caller:
+        caller.dial(callee.uri.replace("sip:", "sip:agent@"))
+        await until(lambda: caller.progress)
+    refused = next(one for one in caplog.records if one.getMessage() == "a SIP request is refused")
+    assert (refused.why, refused.source) == ("refused_488", HOST)  # type: ignore[attr-defined]
+
+
+async def test_a_port_that_is_taken_is_named() -> None:
+    async with end() as desk:
+        with pytest.raises(
+            OSError, match=f"SIP cannot listen on 127.0.0.1:{desk.sip.ports['tcp']}: Address already in use"
+        ):
+            async with end(port=desk.sip.ports["tcp"]):
+                pass
