@@ -53,6 +53,7 @@ class Changes:
 
     def _offer(self, call: Call, change: Change | None, now: float) -> None:
         """Offer our media anew, with a change or as it is."""
+        self._stack.timers.stop(call, "change")  # nothing waits for its turn any more, but for the answer
         call.changing = True
         body = call.media.make_offer()
         items: Items = (*_timer_items(call), *self._stack.capabilities(), ("Content-Type", SDP))

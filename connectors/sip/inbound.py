@@ -133,11 +133,10 @@ class Inbound:
         before = call.agreed
         if waiting.late and not self._take_late_answer(call, request, now):
             return
-        if call.move(Did.ACK):
-            self._stack.announce(call, before)
+        confirmed = call.move(Did.ACK)
+        self._stack.announce(call, before)
+        if confirmed:
             self._stack.actions.append(CallConfirmed(call.id))
-        else:
-            self._stack.announce(call, before)
         if call.hang_up is not None:
             self._in_dialog.hang_up(call, call.hang_up[0], now, call.hang_up[1])
 
@@ -158,7 +157,7 @@ class Inbound:
         if not call.move(Did.RING):
             return
         status, body = 180, b""
-        items: Items = (*self._routes(call), ("Contact", self._stack.contact(call.source.transport)))
+        items: Items = (*_routes(call.invite.request), ("Contact", self._stack.contact(call.source.transport)))
         if local is not None and call.offer is not None:
             call.media.local = local
             status, body, items = 183, self._sdp(call), (*items, ("Content-Type", SDP))
@@ -192,10 +191,6 @@ class Inbound:
             call.answer = call.media.take_offer(call.offer)
         return call.answer
 
-    def _routes(self, call: Call) -> Items:
-        assert call.invite is not None  # as above
-        return tuple(("Record-Route", value) for value in call.invite.request.headers.get_all("record-route"))
-
     def reject(self, call: Call, status: int, now: float, reason: str, items: Items, end: EndReason = "local") -> None:
         """Refuse the call; repeated until the ACK."""
         assert call.invite is not None  # as above
@@ -209,9 +204,8 @@ class Inbound:
         self, call: Call, transaction: ServerTransaction, body: bytes, now: float, *, late: bool, items: Items = ()
     ) -> None:
         """Send a 2xx to an INVITE, the first or a later one, and repeat it until the ACK comes."""
-        routes = tuple(("Record-Route", value) for value in transaction.request.headers.get_all("record-route"))
         items = (
-            *routes,
+            *_routes(transaction.request),
             ("Contact", self._stack.contact(transaction.source.transport, like=transaction.request.uri)),
             *self._stack.capabilities(),
             *timer_items(transaction.request, call.timer),
@@ -244,3 +238,7 @@ class Inbound:
         self._stop_repeating(call)
         if call.move(Did.ACK):
             self._stack.actions.append(CallConfirmed(call.id))
+
+
+def _routes(request: Request) -> Items:
+    return tuple(("Record-Route", value) for value in request.headers.get_all("record-route"))

@@ -20,7 +20,7 @@ from fastagent.connectors.sip.reliable import Provisionals
 from fastagent.connectors.sip.requests import Items, cancel_of, credentials_in
 from fastagent.connectors.sip.stack import Stack
 from fastagent.connectors.sip.transaction import LIMIT
-from fastagent.connectors.sip.transactions import Failure
+from fastagent.connectors.sip.transactions import Failure, ignored
 from fastagent.connectors.sip.uri import Uri, is_numeric
 
 
@@ -181,7 +181,7 @@ class Outbound:
     def _leave(self, call: Call, dialog: Dialog, now: float) -> None:
         """Hang up on a fork, or on who answered what we had taken back already."""
         fork = Call(self._stack.new_tag(), call.media, call.source, Phase.ENDED, dialog=dialog, digest=call.digest)
-        self._in_dialog.send(fork, "BYE", now, _ignore)
+        self._in_dialog.send(fork, "BYE", now, ignored)
         if call.phase is Phase.CANCELLING:
             self._give_up(call, "cancelled")
 
@@ -238,7 +238,7 @@ class Outbound:
         if call.hang_up is None or self._stack.timers.running(call, "cancel_sent"):
             return
         self._stack.timers.start(call, "cancel_sent", now + LIMIT, _do_nothing)
-        self._stack.transactions.request(cancel_of(call.outgoing.request), call.source, _ignore, _ignore, now)
+        self._stack.transactions.request(cancel_of(call.outgoing.request), call.source, ignored, ignored, now)
 
     def _forget(self, call: Call, now: float) -> None:
         """Nobody said 487 (section 9.1): the INVITE is not waited for any longer."""
@@ -248,10 +248,6 @@ class Outbound:
 
     def _unanswered(self, call: Call, now: float) -> None:
         self.cancel(call, "no_answer", now)
-
-
-def _ignore(answer: object, now: float) -> None:
-    """What is said to our CANCEL, or to the BYE of a fork, changes nothing."""
 
 
 def _do_nothing(now: float) -> None:

@@ -17,6 +17,7 @@ from fastagent.connectors.sip.offers import offer_in, taken
 from fastagent.connectors.sip.requests import Items
 from fastagent.connectors.sip.stack import Stack
 from fastagent.connectors.sip.transaction import LIMIT, T1
+from fastagent.connectors.sip.transactions import ignored
 from fastagent.connectors.sip.validate import Refused
 
 TAG = "100rel"
@@ -140,8 +141,4 @@ class Provisionals:
         _, _, to = early.dialog.addressed()
         proof = call.digest.items("PRACK", early.dialog.target) if call.digest else ()
         request = early.dialog.request("PRACK", self._stack.via(to), "", (("RAck", rack), *proof))
-        self._stack.transactions.request(request, to, _ignore, _ignore, now)
-
-
-def _ignore(answer: object, now: float) -> None:
-    """What is said to a PRACK changes nothing: the final answer of the INVITE tells."""
+        self._stack.transactions.request(request, to, ignored, ignored, now)

@@ -249,6 +249,10 @@ class Transactions:
                 self._timers.start(owner, name, now + core.intervals[timer], partial(due, timer))
 
 
+def ignored(answer: object, now: float) -> None:
+    """For requests whose answers change nothing: a PRACK, a CANCEL, the BYE of a fork."""
+
+
 def server_key(request: Request, method: str) -> Key:
     """Return what a request is matched by. A branch of nothing but the cookie names nothing (RFC 4475, 3.2.1)."""
     via = request.via

@@ -682,3 +682,18 @@ def test_a_change_on_a_connection_that_breaks_is_ended_at_the_contact() -> None:
     (bye,) = rig.take(rig.ua.transport_failed(Address("127.0.0.1", 33333, "tcp"), rig.now))
     assert isinstance(bye, Request)
     assert (bye.method, rig.sent[-1].to) == ("BYE", Address("127.0.0.1", 5070))
+
+
+def test_a_hold_that_has_waited_for_a_refresh_is_as_patient_as_any() -> None:
+    rig = Rig()
+    call, _ = rig.answered(invite(extra=TIMED.replace(", UPDATE", "")))
+    _, refresh = rig.next(901)
+    rig.take(rig.ua.change_media(call, rig.now, hold=True))
+    rig.wait(1)
+    _, asked = rig.send(reply(refresh, 200, body=SDP, extra="Session-Expires: 1800;refresher=uac"))
+    assert isinstance(asked, Request)
+    rig.send(reply(asked, 100))
+    rig.wait(50)
+    assert not rig.has(ChangeDone)
+    rig.send(reply(asked, 200, body=SDP + "a=recvonly\r\n"))
+    assert rig.event(ChangeDone) == ChangeDone(call, 200)
