@@ -157,8 +157,10 @@ class Stack:
 
     def digest_for(self, source: Address) -> DigestClient | None:
         """Return what answers the challenges of a peer that called us: a trunk may ask for our password, too."""
-        known = self.config.credentials is not None and source.host in self.trust.addresses
-        return DigestClient(self.config.credentials, self.token) if known and self.config.credentials else None
+        credentials = self.config.credentials
+        if credentials is None or source.host not in self.trust.addresses:
+            return None
+        return DigestClient(credentials, self.token)
 
     # -- who ---------------------------------------------------------------------------------------------------------
 
