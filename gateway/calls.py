@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from fastagent.connectors.sip.connector import SipConnection
-from fastagent.connectors.sip.dial import Dial, Outcome, Progress
+from fastagent.connectors.sip.dial import Dial, Outcome, Progress, Unanswered
 from fastagent.gateway.destinations import DestinationPolicy, TooManyError
 
 _log = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ class CallRecord:
     status: CallStatus = "dialing"
     outcome: Outcome | Literal["answered"] | None = None
     """Why nobody answered, or that somebody did."""
+    sip_status: int | None = None
+    """What the other side refused it with."""
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     ended_at: datetime | None = None
 
@@ -109,7 +111,7 @@ class OutboundCalls:
                 record.session_id,
                 caller=order.caller,
                 metadata=order.metadata,
-                on_progress=lambda progress, outcome: self._progressed(record, progress, outcome),
+                on_progress=lambda progress, why: self._progressed(record, progress, why),
                 ring_s=order.ring_s,
             )
         )
@@ -118,14 +120,16 @@ class OutboundCalls:
             self._records.popitem(last=False)
         _log.info("calling", extra={"call_id": record.call_id, "agent_id": order.agent_id, "called_id": to})
 
-    def _progressed(self, record: CallRecord, progress: Progress, outcome: Outcome | None) -> None:
+    def _progressed(self, record: CallRecord, progress: Progress, why: Unanswered | None) -> None:
         record.status = progress
         if progress == "answered":
             record.outcome = "answered"
         elif progress == "ended":
             record.ended_at = datetime.now(UTC)
-            record.outcome = record.outcome or outcome
-            _log.info("call ended", extra={"call_id": record.call_id, "outcome": record.outcome})
+            if record.outcome is None and why is not None:
+                record.outcome, record.sip_status = why.outcome, why.status
+            extra = {"call_id": record.call_id, "outcome": record.outcome, "sip_status": record.sip_status}
+            _log.info("call ended", extra=extra)
 
     def hang_up(self, record: CallRecord) -> None:
         """Take a call back, or end it."""

@@ -12,22 +12,30 @@ from collections.abc import Callable
 _log = logging.getLogger(__name__)
 
 Tick = Callable[[float], None]
+Failed = Callable[[Exception], None]
 
 
 class Ticker:
-    """Calls its listeners every `period_s` with the time that was due; one that raises is not called again."""
+    """Calls its listeners every `period_s` with the time that was due; one that raises is not called again, and whoever
+    added it is told."""
 
     def __init__(self, period_s: float = 0.02, *, on_lag: Callable[[float], None] = lambda lag_s: None) -> None:
         self._period_s = period_s
         self._on_lag = on_lag
-        self._early: dict[Tick, None] = {}
-        self._listeners: dict[Tick, None] = {}
+        self._early: dict[Tick, Failed] = {}
+        self._listeners: dict[Tick, Failed] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
-    def add(self, listener: Tick, *, early: bool = False) -> None:
-        """Call this from the next tick on; with `early` before all that are not: those that send, and do little."""
-        (self._early if early else self._listeners)[listener] = None
+    def add(self, listener: Tick, *, early: bool = False, failed: Failed | None = None) -> None:
+        """Call this from the next tick on.
+
+        Args:
+            listener: what to call.
+            early: before all that are not: for those that send, and do little.
+            failed: told what it raised; logged, if not given.
+        """
+        (self._early if early else self._listeners)[listener] = failed or _log_failure
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._due = loop.time() + self._period_s
@@ -45,17 +53,24 @@ class Ticker:
         self._due += max(0, int(lag / self._period_s)) * self._period_s
         for group in (self._early, self._listeners):
             for listener in tuple(group):
-                if listener in group:  # else another one has removed it just now
-                    self._call(listener)
+                if (failed := group.get(listener)) is not None:  # else another one has removed it just now
+                    self._call(listener, failed)
         if not (self._early or self._listeners):
             self._timer = None
             return
         self._due += self._period_s
         self._timer = loop.call_at(self._due, self._tick)
 
-    def _call(self, listener: Tick) -> None:
+    def _call(self, listener: Tick, failed: Failed) -> None:
         try:
             listener(self._due)
-        except Exception:  # the clock is everybody's
-            _log.exception("a listener of the ticker failed")
+        except Exception as error:  # the clock is everybody's
             self.remove(listener)
+            try:
+                failed(error)
+            except Exception as another:
+                _log_failure(another)
+
+
+def _log_failure(error: Exception) -> None:
+    _log.error("a listener of the ticker failed", exc_info=error)

@@ -35,7 +35,7 @@ from fastagent.connectors.sip.attended import Consultation
 from fastagent.connectors.sip.caller import called_in, caller_of
 from fastagent.connectors.sip.config import SipConfig
 from fastagent.connectors.sip.consulting import Consulting
-from fastagent.connectors.sip.dial import Dial, DialError, NoRoomError, callee_info, destination_of, outcome_of
+from fastagent.connectors.sip.dial import Dial, DialError, NoRoomError, callee_info, destination_of, unanswered
 from fastagent.connectors.sip.endings import REASONS, reason_items
 from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.hold_music import HoldMusic
@@ -407,7 +407,7 @@ class SipConnection:
             release,
             on_answered=answered,
             on_progress=lambda: dial.on_progress("ringing", None),
-            on_over=lambda event: dial.on_progress("ended", outcome_of(event) if event else None),
+            on_over=lambda event: dial.on_progress("ended", unanswered(event) if event else None),
         ).call_id
 
     def hang_up(self, call_id: str) -> bool:

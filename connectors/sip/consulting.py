@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from fastagent.connectors.leg import CallInfo, HangupReason, LegError
 from fastagent.connectors.sip.actions import CallEnded
-from fastagent.connectors.sip.dial import outcome_of
+from fastagent.connectors.sip.dial import unanswered
 from fastagent.connectors.sip.media import NegotiatedMedia
 from fastagent.connectors.sip.sip_call import SipCall
 from fastagent.media.frame import PCMU_8K
@@ -34,7 +34,7 @@ class Consulting:
     def over(self, event: CallEnded | None) -> None:
         """They have not, or have hung up."""
         if event is not None and not self._answered.done():
-            self._answered.set_exception(LegError(f"the transfer failed: {outcome_of(event)}"))
+            self._answered.set_exception(LegError(f"the transfer failed: {unanswered(event)}"))
 
     async def answered(self) -> None:
         """Return when they have answered; raises `LegError` when they will not."""

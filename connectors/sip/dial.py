@@ -19,6 +19,19 @@ Outcome = Literal["busy", "no_answer", "declined", "not_found", "unreachable", "
 Progress = Literal["ringing", "answered", "ended"]
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """What became of a call that nobody answered: in a word, and in the words of the other side, if it said any."""
+
+    outcome: Outcome
+    status: int | None = None
+    """Of the SIP response."""
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.outcome} ({self.status} {self.text})" if self.status else self.outcome
+
+
 class DialError(Exception):
     """A call that cannot be made: its destination is none."""
 
@@ -37,7 +50,7 @@ class Dial:
         session_id: the id that the session will have.
         caller: the number to be shown, if not the trunk's.
         metadata: what the agent knows of the call.
-        on_progress: told how it goes; with the end comes why, if nobody answered.
+        on_progress: told how it goes; with the end comes why, unless somebody has answered.
         ring_s: so long it may ring.
     """
 
@@ -46,7 +59,7 @@ class Dial:
     session_id: str
     caller: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    on_progress: Callable[[Progress, Outcome | None], None] = lambda progress, outcome: None
+    on_progress: Callable[[Progress, Unanswered | None], None] = lambda progress, why: None
     ring_s: float = 60.0
 
 
@@ -119,8 +132,14 @@ _BY_STATUS: dict[int, Outcome] = {
 }  # fmt: skip
 
 
-def outcome_of(event: CallEnded) -> Outcome:
+def unanswered(event: CallEnded) -> Unanswered:
     """Return why a call ended that nobody answered."""
+    if event.reason != "refused":  # the status is our own word then
+        return Unanswered(_outcome(event))
+    return Unanswered(_outcome(event), event.status, event.text)
+
+
+def _outcome(event: CallEnded) -> Outcome:
     match event.reason:
         case "no_answer":
             return "no_answer"

@@ -93,30 +93,19 @@ class SipCall:
         equipment = self._equipment
         self.leg = SipLeg(info, stream, self.signalling, music=equipment.music, inband=equipment.inband_keys)
         legs.append(self.leg)
-        self._equipment.ticker.add(self._send, early=True)
-        self._equipment.ticker.add(self._listen)
+        self._equipment.ticker.add(stream.send_due, early=True, failed=self._failed)
+        self._equipment.ticker.add(stream.tick, failed=self._failed)
         return self.leg
 
-    def _send(self, now: float) -> None:
+    def _failed(self, error: Exception) -> None:
+        """The ticker has dropped us: a call without it would never end by itself."""
+        _log.error("a call's media failed", extra={"call_id": self.call_id}, exc_info=error)
         assert self.leg is not None  # there is a leg as long as it ticks
-        self._guarded(self.leg.stream.send_due, now)
+        self._stop(self.leg.stream)
+        self.leg.happened(LegEnded(HangupReason.INTERNAL_ERROR))
 
-    def _listen(self, now: float) -> None:
-        assert self.leg is not None  # as above
-        self._guarded(self.leg.stream.tick, now)
-
-    def _guarded(self, tick: Callable[[float], None], now: float) -> None:
-        """The ticker drops who fails, and a call without it would never end."""
-        try:
-            tick(now)
-        except Exception:
-            _log.exception("a call's media failed", extra={"call_id": self.call_id})
-            self._stop()
-            assert self.leg is not None  # as above
-            self.leg.happened(LegEnded(HangupReason.INTERNAL_ERROR))
-
-    def _stop(self) -> None:
-        for listener in (self._send, self._listen):
+    def _stop(self, stream: RtpStream) -> None:
+        for listener in (stream.send_due, stream.tick):
             self._equipment.ticker.remove(listener)
 
     def changed(self, media: NegotiatedMedia) -> None:
@@ -154,7 +143,7 @@ class SipCall:
             return
         release()
         if self.leg is not None:
-            self._stop()
+            self._stop(self.leg.stream)
             self.leg.stream.close()
         else:
             self._equipment.ports.close(self._port, self._loop.time())

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -83,27 +83,18 @@ class WebRtcLeg(NoHold):
     def connected(self) -> None:
         """Begin to send and to listen."""
         self._opened_at = self._loop.time()
-        self._ticker.add(self._speak, early=True)
-        self._ticker.add(self._listen)
+        self._ticker.add(self._send_due, early=True, failed=self._failed)
+        self._ticker.add(self._tick, failed=self._failed)
         self._watching.append(asyncio.create_task(self._measure(), name="webrtc-stats"))
 
-    def _speak(self, now: float) -> None:
-        self._guarded(self._send_due, now)
-
-    def _listen(self, now: float) -> None:
-        self._guarded(self._tick, now)
-
-    def _guarded(self, tick: Callable[[float], None], now: float) -> None:
-        """The ticker drops who fails, and a call without it would never end."""
-        try:
-            tick(now)
-        except Exception:
-            _log.exception("a call's media failed", extra={"session_id": self.info.session_id})
-            self._stop()
-            self.happened(LegEnded(HangupReason.INTERNAL_ERROR))
+    def _failed(self, error: Exception) -> None:
+        """The ticker has dropped us: a call without it would never end by itself."""
+        _log.error("a call's media failed", extra={"session_id": self.info.session_id}, exc_info=error)
+        self._stop()
+        self.happened(LegEnded(HangupReason.INTERNAL_ERROR))
 
     def _stop(self) -> None:
-        for listener in (self._speak, self._listen):
+        for listener in (self._send_due, self._tick):
             self._ticker.remove(listener)
 
     def _send_due(self, now: float) -> None:

@@ -110,6 +110,7 @@ def _shown(record: CallRecord) -> models.PlacedCall:
         to=order.to,
         status=record.status,
         outcome=record.outcome,
+        sip_status=record.sip_status,
         created_at=record.created_at,
         ended_at=record.ended_at,
     )

@@ -228,6 +228,7 @@ class PlacedCall(BaseModel):
     to: str
     status: Literal["dialing", "ringing", "answered", "ended"]
     outcome: str | None = Field(description="`answered`, or why nobody did")
+    sip_status: int | None = Field(description="what the other side refused it with, such as 486")
     created_at: datetime
     ended_at: datetime | None
 

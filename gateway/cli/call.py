@@ -205,8 +205,9 @@ async def _call(
 
     actions = await _spoken(actions)
     display = Display(silent=quiet)
+    display.calling(url)
     async with _phone(wire, url, given) as phone:
-        display.connected(url, phone.call_sid)
+        display.connected(phone.call_sid)
         async with Watcher(watched, phone.call_sid, display.turn) as watcher:
             await phone.agent_quiet() if barge_in_after is None else await _into(phone, barge_in_after)
             for action in actions:

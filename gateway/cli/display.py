@@ -16,9 +16,13 @@ class Display:
     def __init__(self, *, silent: bool) -> None:
         self._console = Console(quiet=silent, highlight=False)
 
-    def connected(self, url: str, call_sid: str) -> None:
+    def calling(self, url: str) -> None:
+        """Somebody is being called."""
+        self._console.print(f"[dim]calling {escape(url)}[/dim]")
+
+    def connected(self, call_sid: str) -> None:
         """The call is up."""
-        self._console.print(f"[dim]calling {escape(url)}\n     as {call_sid}[/dim]")
+        self._console.print(f"[dim]     as {escape(call_sid)}[/dim]")
 
     def caller(self, kind: str, text: str) -> None:
         """The caller speaks, or presses keys."""

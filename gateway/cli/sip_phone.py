@@ -17,7 +17,7 @@ from fastagent.connectors.rtp.impaired import ImpairedStream
 from fastagent.connectors.rtp.stream import RtpStream
 from fastagent.connectors.sip.config import SipConfig, Trunk
 from fastagent.connectors.sip.connector import SipConnection
-from fastagent.connectors.sip.dial import Dial, DialError
+from fastagent.connectors.sip.dial import Dial, DialError, Progress, Unanswered
 from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.media import ALL_CODECS, Codec, Srtp
 from fastagent.connectors.sip.uri import Uri
@@ -161,9 +161,9 @@ class SipPhone(BasePhone):
         if self._leg is None:
             raise CallRefused(self._refused or "it was not answered")
 
-    def _progressed(self, progress: str, outcome: str | None) -> None:
+    def _progressed(self, progress: Progress, why: Unanswered | None) -> None:
         if progress == "ended":
-            self._refused = outcome
+            self._refused = str(why) if why is not None else None
             self._answered.set()
 
     def _begin(self, leg: CallLeg) -> None:

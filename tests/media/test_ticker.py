@@ -196,3 +196,23 @@ async def test_a_listener_that_another_one_removes_is_not_called_in_the_same_tic
     await asyncio.sleep(0.05)
     assert seen == []
     ticker.remove(first)
+
+
+async def test_whoever_added_a_listener_that_fails_is_told_once_and_whatever_he_does_the_clock_goes_on() -> None:
+    ticker = Ticker()
+    told: list[Exception] = []
+    seen, other = recorder()
+
+    def failing(now: float) -> None:
+        raise ZeroDivisionError
+
+    def take(error: Exception) -> None:
+        told.append(error)
+        raise RuntimeError
+
+    ticker.add(failing, failed=take)
+    ticker.add(other)
+    await asyncio.sleep(0.05)
+    assert [type(one) for one in told] == [ZeroDivisionError]
+    assert seen == [20, 40]
+    ticker.remove(other)

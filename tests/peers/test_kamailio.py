@@ -56,7 +56,7 @@ async def test_an_extension_that_is_called_and_calls(tmp_path: Path, transport: 
         assert loud_s(tmp_path / "out.wav") > 0.5
 
         nobody = await call(served, "299")
-        assert (nobody["status"], nobody["outcome"]) == ("ended", "not_found")
+        assert (nobody["status"], nobody["outcome"], nobody["sip_status"]) == ("ended", "not_found", 404)
 
         log = await ended(served)
         assert len(qualities(log)) == 2

@@ -12,7 +12,7 @@ from fastagent.connectors.host import Recalled, Release
 from fastagent.connectors.leg import CallLeg, DtmfReceived, HoldBegan, HoldEnded, LegEnded, LegEvent
 from fastagent.connectors.sip.config import SipConfig
 from fastagent.connectors.sip.connector import SipConnection
-from fastagent.connectors.sip.dial import Dial
+from fastagent.connectors.sip.dial import Dial, Unanswered
 from fastagent.connectors.sip.names import Lookup, services
 from fastagent.media.g711 import Int16Array
 from fastagent.media.ticker import Ticker
@@ -76,6 +76,7 @@ class End(NoHost):
         self.errors: dict[str, int] = {}
         self.failures: list[str] = []
         self.progress: list[tuple[str, str | None]] = []
+        self.why: Unanswered | None = None
         self.registered: list[bool] = []
         self.sip = SipConnection(config, self, Ticker(), on_registered=self.registered.append, **parts)
 
@@ -111,8 +112,9 @@ class End(NoHost):
         return f"sip:{HOST}:{self.sip.ports['udp']}"
 
     def dial(self, to: str, **more: Any) -> str:
-        def progress(what: str, why: str | None) -> None:
-            self.progress.append((what, why))
+        def progress(what: str, why: Unanswered | None) -> None:
+            self.progress.append((what, why.outcome if why else None))
+            self.why = why
 
         return self.sip.dial(Dial(to, "agent", "sess_1", on_progress=progress, **more))
 

@@ -184,9 +184,11 @@ async def test_whom_nobody_answers_is_told_by_a_word() -> None:
         callee.full = True
         caller.dial(callee.uri.replace("sip:", "sip:agent@"))
         await until(lambda: caller.progress == [("ended", "unreachable")])
+        assert str(caller.why) == "unreachable (503 Service Unavailable)"
         caller.progress.clear()
         caller.dial(f"sip:agent@{HOST}:9;transport=tcp")
         await until(lambda: caller.progress == [("ended", "unreachable")])
+        assert str(caller.why) == "unreachable"  # nobody said anything
         async with end(full_status=486) as other:
             other.full = True
             caller.progress.clear()
@@ -395,8 +397,9 @@ async def test_a_call_without_media_ends_with_its_cause(monkeypatch: pytest.Monk
 
         caller.sip.agent.receive = listen  # type: ignore[method-assign,assignment]
         monkeypatch.setattr(leg, "_MEDIA_TIMEOUT_S", 0.3)
-        mine.leg.stream.send_due = lambda now: None  # type: ignore[attr-defined]
-        mine.leg.stream.tick = lambda now: None  # type: ignore[attr-defined]
+        stream = mine.leg.stream  # type: ignore[attr-defined]
+        for listener in (stream.send_due, stream.tick):
+            caller.sip._equipment.ticker.remove(listener)
         await theirs.over.wait()
         assert theirs.ended == "media_timeout"
         await mine.over.wait()

@@ -65,7 +65,8 @@ async def test_what_nobody_answers_has_its_outcome() -> None:
     async with gateway() as (rest, phone):
         phone.full = True
         placed = (await rest.post("/calls", {"to": at(phone)})).body
-        assert (await ended(rest, placed["call_id"]))["outcome"] == "unreachable"
+        body = await ended(rest, placed["call_id"])
+        assert (body["outcome"], body["sip_status"]) == ("unreachable", 503)
         assert len(rest.gateway.sessions) == 0
         await eventually(lambda: not rest.gateway.sessions._places)
 
