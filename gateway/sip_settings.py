@@ -46,6 +46,7 @@ class SipSettings(BaseSettings):
     sip_transfer: Literal["blind", "attended"] = Field("blind", alias="SIP_TRANSFER")
     sip_inband_dtmf: bool = Field(False, alias="SIP_INBAND_DTMF")
     sip_hold_music: str | None = Field(None, alias="SIP_HOLD_MUSIC")
+    sip_trace: bool = Field(False, alias="SIP_TRACE")
     rtp_ports: Annotated[tuple[int, int], NoDecode] = Field((20000, 29999), alias="RTP_PORTS")
 
     @field_validator("sip_trusted", "sip_codecs", mode="before")
@@ -182,6 +183,7 @@ def sip_config(settings: SipSettings) -> SipConfig:
         attended=settings.sip_transfer == "attended",
         inband_keys=settings.sip_inband_dtmf,
         hold_music=Path(settings.sip_hold_music) if settings.sip_hold_music else None,
+        trace=settings.sip_trace,
     )
 
 

@@ -70,6 +70,7 @@ class SipConfig:
         attended: whether a transfer calls the other side first, and connects only when it has answered.
         inband_keys: whether keys are also heard as tones, from phones without telephone events.
         hold_music: a WAV file for callers whom we put on hold; silence without one.
+        trace: whether messages are logged.
     """
 
     host: str = "127.0.0.1"
@@ -92,6 +93,7 @@ class SipConfig:
     attended: bool = False
     inband_keys: bool = False
     hold_music: Path | None = None
+    trace: bool = False
 
     @property
     def ipv6(self) -> bool:

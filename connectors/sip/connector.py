@@ -46,6 +46,7 @@ from fastagent.connectors.sip.registration import Registrar
 from fastagent.connectors.sip.sip_call import Equipment, OnAnswered, OnOver, SipCall
 from fastagent.connectors.sip.stack import AgentConfig
 from fastagent.connectors.sip.tls import ServerTls, client_tls
+from fastagent.connectors.sip.trace import Trace
 from fastagent.connectors.sip.transports import Transports
 from fastagent.connectors.sip.trunk import TrunkLine
 from fastagent.connectors.sip.user_agent import UserAgent
@@ -98,6 +99,7 @@ class SipConnection:
         self._trunk: TrunkLine | None = None
         self._at_trunk: frozenset[str] = frozenset()
         self._counted: dict[str, int] = {}
+        self._trace = Trace() if config.trace else None
         self._log_lines = Bucket(_LINES_A_SECOND, _LINES_A_SECOND, _LINES_A_SECOND, 0.0)
         self._reachable = self._media_host = config.public_host or own_address(config.host)
         low, high = config.rtp_ports
@@ -205,6 +207,8 @@ class SipConnection:
         return asyncio.get_running_loop().time()
 
     def _received(self, data: bytes, source: tuple[str, int], transport: Transport) -> None:
+        if self._trace is not None:
+            self._trace.received(data, source, transport, self._now)
         if self._agent is not None:
             self.perform(self._agent.receive(data, source, transport, self._now))
             self._count(source[0])
@@ -240,6 +244,8 @@ class SipConnection:
         for action in actions:
             try:
                 if isinstance(action, Send):
+                    if self._trace is not None:
+                        self._trace.sent(action.data, action.to, self._now)
                     self._transports.send(action.data, action.to, key=action.key, otherwise=action.otherwise)
                 elif isinstance(action, Unavailable):
                     self._transports.avoid(action.to)

@@ -610,12 +610,12 @@ async def test_f11_a_session_that_was_silent_meanwhile_is_in_a_redis_that_came_b
 # -- Redis away at start ---------------------------------------------------------------------------------------------
 
 
-async def test_f10_the_process_is_ready_within_five_seconds_without_redis_and_connects_by_itself(
-    tmp_path: Path,
-) -> None:
-    async with redis_server() as server:
+async def test_f10_the_process_is_ready_when_its_twin_with_redis_is_and_connects_by_itself(tmp_path: Path) -> None:
+    async with redis_server() as server, redis_server() as other:
         await server.kill()
         async with serve(**_environment(server, tmp_path)) as process:
+            async with serve(**_environment(other, tmp_path)) as twin:
+                await twin.until("/readyz", 200)
             await process.until("/readyz", 200, patience_s=5.0)
             assert await health(process.port) == (200, "degraded", [AWAY])
             async with client(process.port) as caller:

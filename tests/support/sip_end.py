@@ -10,10 +10,11 @@ import numpy as np
 
 from fastagent.connectors.host import Recalled, Release
 from fastagent.connectors.leg import CallLeg, DtmfReceived, HoldBegan, HoldEnded, LegEnded, LegEvent
-from fastagent.connectors.sip.config import SipConfig
+from fastagent.connectors.sip.config import SipConfig, Trunk
 from fastagent.connectors.sip.connector import SipConnection
 from fastagent.connectors.sip.dial import Dial, Unanswered
 from fastagent.connectors.sip.names import Lookup, services
+from fastagent.connectors.sip.uri import Uri
 from fastagent.media.g711 import Int16Array
 from fastagent.media.ticker import Ticker
 from tests.support.no_host import NoHost
@@ -121,6 +122,11 @@ class End(NoHost):
     async def talk(self, number: int = 0) -> Talk:
         await until(lambda: len(self.talks) > number)
         return self.talks[number]
+
+
+def trunk_to(desk: End, **more: Any) -> Trunk:
+    """The settings of one that is registered at another."""
+    return Trunk(Uri.parse(desk.uri), **{"user": "ann", "password": "secret", "register": True, **more})
 
 
 async def until(condition: Callable[[], object], patience_s: float = 10.0) -> None:

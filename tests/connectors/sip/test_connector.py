@@ -11,13 +11,12 @@ import pytest
 
 from fastagent.connectors.leg import HangupReason, LegError
 from fastagent.connectors.rtp.stream import RtpStream
-from fastagent.connectors.sip.config import TlsFiles, Trunk
+from fastagent.connectors.sip.config import TlsFiles
 from fastagent.connectors.sip.dial import DialError, NoRoomError
 from fastagent.connectors.sip.media import ALL_CODECS, G722, OPUS, PCMA, PCMU
-from fastagent.connectors.sip.uri import Uri
 from fastagent.media.g711 import Int16Array
 from fastagent.media.wav import write_wav
-from tests.support.sip_end import HOST, End, call, end, until
+from tests.support.sip_end import HOST, call, end, trunk_to, until
 
 pytestmark = pytest.mark.real
 
@@ -259,10 +258,6 @@ class _Mute(RtpStream):
 
 
 # -- a trunk -----------------------------------------------------------------------------------------------------------
-
-
-def trunk_to(desk: End, **more: Any) -> Trunk:
-    return Trunk(Uri.parse(desk.uri), **{"user": "ann", "password": "secret", "register": True, **more})
 
 
 async def test_a_trunk_is_registered_at_called_through_and_left() -> None:
