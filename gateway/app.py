@@ -257,6 +257,8 @@ class Gateway:
             return
         self.sip = sip
         _log.info("listening for SIP", extra={"host": settings.sip_host, "ports": sip.ports})
+        for weakness in sip.weaknesses:
+            _log.warning(weakness)
 
     async def _stop_listening(self) -> None:
         """Undo a start that cannot go on."""

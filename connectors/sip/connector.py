@@ -115,9 +115,11 @@ class SipConnection:
     @property
     def weaknesses(self) -> list[str]:
         """What does not work as configured."""
-        if self._trunk is None or self._trunk.refused is None:
-            return []
-        return [f"the SIP trunk refuses our registration with {self._trunk.refused}"]
+        missing = sorted({agent for agent in self._config.agents.values() if not self._host.has_agent(agent)})
+        found = [f"SIP_ROUTES names {agent}, an agent that there is not: the default one answers" for agent in missing]
+        if self._trunk is not None and self._trunk.refused is not None:
+            found.append(f"the SIP trunk refuses our registration with {self._trunk.refused}")
+        return found
 
     @property
     def agent(self) -> UserAgent:

@@ -401,6 +401,14 @@ async def test_a_call_without_media_ends_with_its_cause(monkeypatch: pytest.Monk
     assert any(b'Reason: Q.850;cause=102;text="Media timeout"' in one for one in seen)
 
 
+async def test_a_route_to_an_agent_that_there_is_not_is_told_and_its_calls_are_taken() -> None:
+    async with end(agents={"700": "pharmacy", "701": "agent_b"}) as callee, end() as caller:
+        told = "SIP_ROUTES names pharmacy, an agent that there is not: the default one answers"
+        assert callee.sip.weaknesses == [told]
+        caller.dial(callee.uri.replace("sip:", "sip:700@"))
+        await callee.talk()
+
+
 async def test_wrong_passwords_and_refusals_are_counted() -> None:
     async with (
         end(users={"ann": "secret"}, trust_loopback=False) as desk,
