@@ -244,7 +244,8 @@ class Gateway:
             return
         sip = None
         try:
-            sip = SipConnection(sip_config(settings), self, self._ticker, on_registered=self.metrics.sip_registered.set)
+            registered, probed = self.metrics.sip_registered.set, self.metrics.sip_trunk_up.set
+            sip = SipConnection(sip_config(settings), self, self._ticker, on_registered=registered, on_probed=probed)
             await sip.start()
         except (OSError, ValueError, TimeoutError) as error:
             if sip is not None:

@@ -64,6 +64,7 @@ class Metrics:
             "store_latency_seconds", "Operations of the session store", (0.001, 0.005, 0.01, 0.05, 0.1, 0.25)
         )
         self.sip_registered = gauge("sip_registered", "1 while the SIP trunk knows where we are")
+        self.sip_trunk_up = gauge("sip_trunk_up", "1 while the SIP trunk answers, where SIP_TRUNK_PROBE_S has it asked")
         self.draining = gauge("draining", "1 while new calls are refused since the gateway stops")
         self.build_info = Gauge("fastagent_build_info", "Version", ("version",), registry=registry)
         self.build_info.labels(version).set(1)

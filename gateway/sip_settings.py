@@ -42,6 +42,7 @@ class SipSettings(BaseSettings):
     sip_trunk_register: bool | None = Field(None, alias="SIP_TRUNK_REGISTER")
     sip_trunk_caller: str = Field("", alias="SIP_TRUNK_CALLER")
     sip_trunk_proxy: str | None = Field(None, alias="SIP_TRUNK_PROXY")
+    sip_trunk_probe_s: float = Field(0.0, alias="SIP_TRUNK_PROBE_S", ge=0, le=3600)
     sip_ring_s: float = Field(0.0, alias="SIP_RING_S", ge=0, le=60)
     sip_transfer: Literal["blind", "attended"] = Field("blind", alias="SIP_TRANSFER")
     sip_inband_dtmf: bool = Field(False, alias="SIP_INBAND_DTMF")
@@ -198,4 +199,5 @@ def _trunk(settings: SipSettings) -> Trunk | None:
         bool(settings.sip_trunk_user) if register is None else register,
         settings.sip_trunk_caller,
         _address(settings.sip_trunk_proxy) if settings.sip_trunk_proxy else None,
+        settings.sip_trunk_probe_s,
     )

@@ -187,6 +187,19 @@ class RegistrationFailed:
     retry_s: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class PeerProbed:
+    """A peer was asked how it is (OPTIONS): the status of its answer, or 0 where there is none."""
+
+    probe: str
+    status: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is there, and takes calls."""
+        return self.status not in (0, 503)
+
+
 Event = (
     CallOffered
     | CallProgress
@@ -201,5 +214,6 @@ Event = (
     | CallEnded
     | Registered
     | RegistrationFailed
+    | PeerProbed
 )
 Action = Send | Unavailable | Event

@@ -30,6 +30,7 @@ class Trunk:
         register: whether it must be told where we are, and be kept told.
         caller: the number that callees see, if it is not the user.
         proxy: where requests go, if not to the address itself.
+        probe_s: how often it is asked whether it is there; never at zero.
     """
 
     uri: Uri
@@ -38,6 +39,7 @@ class Trunk:
     register: bool = False
     caller: str = ""
     proxy: Uri | None = None
+    probe_s: float = 0.0
 
     @property
     def hop(self) -> Address:

@@ -22,6 +22,7 @@ from fastagent.connectors.sip.actions import (
     DtmfInfo,
     Held,
     MediaChanged,
+    PeerProbed,
     Registered,
     RegistrationFailed,
     Resumed,
@@ -49,6 +50,7 @@ from fastagent.connectors.sip.tls import ServerTls, client_tls
 from fastagent.connectors.sip.trace import Trace
 from fastagent.connectors.sip.transports import Transports
 from fastagent.connectors.sip.trunk import TrunkLine
+from fastagent.connectors.sip.uri import Uri
 from fastagent.connectors.sip.user_agent import UserAgent
 from fastagent.media.ticker import Ticker
 
@@ -68,6 +70,7 @@ class SipConnection:
         host: the gateway.
         ticker: the clock of all media.
         on_registered: told when the trunk knows us, and when not any more.
+        on_probed: told whether the trunk answers, where it is asked.
         make_stream: makes streams, in place of `RtpStream`.
         lookup: asks the DNS for SRV records.
 
@@ -84,10 +87,12 @@ class SipConnection:
         ticker: Ticker,
         *,
         on_registered: Callable[[bool], None] = lambda registered: None,
+        on_probed: Callable[[bool], None] = lambda answers: None,
         make_stream: Callable[..., RtpStream] = RtpStream,
         lookup: Lookup = services,
     ) -> None:
-        self._config, self._host, self._on_registered = config, host, on_registered
+        self._config, self._host = config, host
+        self._on_registered, self._on_probed = on_registered, on_probed
         self._tls = ServerTls(config.tls) if config.tls is not None else None
         self._names = Names(ipv6=config.ipv6, lookup=lookup)
         tls = partial(client_tls, config.tls_ca)
@@ -116,10 +121,8 @@ class SipConnection:
     def weaknesses(self) -> list[str]:
         """What does not work as configured."""
         missing = sorted({agent for agent in self._config.agents.values() if not self._host.has_agent(agent)})
-        found = [f"SIP_ROUTES names {agent}, an agent that there is not: the default one answers" for agent in missing]
-        if self._trunk is not None and self._trunk.refused is not None:
-            found.append(f"the SIP trunk refuses our registration with {self._trunk.refused}")
-        return found
+        found = [f"SIP_ROUTES names {agent}, which is no agent: the default one answers" for agent in missing]
+        return found + (self._trunk.weaknesses if self._trunk is not None else [])
 
     @property
     def agent(self) -> UserAgent:
@@ -150,6 +153,7 @@ class SipConnection:
                 credentials=config.trunk.credentials if config.trunk is not None else None,
             ),
             accepts=self._host.accepts_calls,
+            has_another=self._names.has_another,
         )
         if config.trunk is not None:
             self._trunk = TrunkLine(
@@ -158,7 +162,9 @@ class SipConnection:
                 trust=self._trust,
                 register=self._register,
                 unregister=lambda one: self.perform(self.agent.unregister(one, self._now)),
+                probe=self._probe,
                 on_registered=self._on_registered,
+                on_probed=self._on_probed,
             )
         self._refresh_tls()
 
@@ -170,6 +176,11 @@ class SipConnection:
         registration, actions = self.agent.register(registrar, self._now)
         self.perform(actions)
         return registration
+
+    def _probe(self, uri: Uri, hop: Address, every_s: float) -> str:
+        probe, actions = self.agent.probe(uri, hop, every_s, self._now)
+        self.perform(actions)
+        return probe
 
     def _refresh_tls(self) -> None:
         if self._tls is not None:
@@ -281,6 +292,9 @@ class SipConnection:
             case Registered() | RegistrationFailed():
                 if self._trunk is not None:
                     self._trunk.registration_changed(event)
+            case PeerProbed():
+                if self._trunk is not None:
+                    self._trunk.probed(event)
             case _:
                 call = self._calls.get(getattr(event, "call", ""))
                 if call is not None:

@@ -202,6 +202,13 @@ class Names:
             raise OSError(f"none of the servers of {to.host} has an address")
         return list(dict.fromkeys(places))
 
+    def has_another(self, to: Address) -> bool:
+        """Whether a name has a server beside the chosen one that is not passed over."""
+        known = self._known.get(to)
+        return known is not None and any(
+            place != known.chosen and known.avoided.get(place, 0.0) <= self._now for place in known.places
+        )
+
     def avoid(self, to: Address, place: Place | None = None) -> bool:
         """Pass over a place, or the chosen one, for a while: it did not answer. Return whether there is another."""
         known = self._known.get(to)

@@ -1,6 +1,10 @@
-"""Calls by us: INVITE with its forks, challenges and refusals, and CANCEL (RFC 3261 sections 9.1 and 13.2)."""
+"""Calls by us: INVITE with its forks, challenges and refusals, and CANCEL (RFC 3261 sections 9.1 and 13.2).
+
+Where a server does not answer, or cannot (503), and its name has another, the call is tried there (RFC 3263, 4.3).
+"""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -22,6 +26,8 @@ from fastagent.connectors.sip.stack import Stack
 from fastagent.connectors.sip.transaction import LIMIT
 from fastagent.connectors.sip.transactions import Failure, ignored
 from fastagent.connectors.sip.uri import Uri, is_numeric
+
+_MAX_MOVES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +58,22 @@ class _Attempt:
     interval_s: int
     tries: Tries = field(default_factory=Counter)
     lengthened: int = 0
+    moved: int = 0
 
 
 class Outbound:
-    """Calls by us."""
+    """Calls by us; `has_another` says whether a place has a server beside the one that is asked now."""
 
-    def __init__(self, stack: Stack, in_dialog: InDialog, changes: Changes, provisionals: Provisionals) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        in_dialog: InDialog,
+        changes: Changes,
+        provisionals: Provisionals,
+        has_another: Callable[[Address], bool],
+    ) -> None:
         self._stack, self._in_dialog, self._changes, self._provisionals = stack, in_dialog, changes, provisionals
+        self._has_another = has_another
         self._attempts: dict[str, _Attempt] = {}
 
     def call(self, destination: Destination, local: tuple[str, int], now: float) -> tuple[str, str]:
@@ -186,15 +201,26 @@ class Outbound:
             self._give_up(call, "cancelled")
 
     def _retried(self, call: Call, response: Response, now: float) -> bool:
-        """Try again after a challenge or a session timer that is too short."""
+        """Try again after a challenge or a session timer that is too short, or elsewhere."""
         attempt = self._attempts.get(call.id)
         if attempt is None or call.phase not in (Phase.CALLING, Phase.EARLY):
             return False
         if response.status in (401, 407):
             if call.digest is None or not call.digest.take(response, attempt.tries):
                 return False
+        elif response.status == 503:
+            return self._tried_elsewhere(call, now)
         elif response.status != 422 or not self._longer(attempt, response):
             return False
+        self._send(call, attempt, now)
+        return True
+
+    def _tried_elsewhere(self, call: Call, now: float) -> bool:
+        attempt = self._attempts.get(call.id)
+        if attempt is None or attempt.moved >= _MAX_MOVES or not self._has_another(call.source):
+            return False
+        attempt.moved += 1
+        attempt.tries.clear()  # another server has challenges of its own
         self._send(call, attempt, now)
         return True
 
@@ -211,6 +237,8 @@ class Outbound:
         self._give_up(call, "cancelled" if cancelled else "refused", response.status, printable(response.reason))
 
     def _failed(self, call: Call, failure: Failure, now: float) -> None:
+        if call.phase is Phase.CALLING and not call.provisional and self._tried_elsewhere(call, now):
+            return
         reason: EndReason = "transport" if failure == "transport" else "timeout"
         self._give_up(call, "cancelled" if call.phase is Phase.CANCELLING else reason, 408)
 

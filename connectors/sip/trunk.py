@@ -1,14 +1,15 @@
-"""The line to a trunk: which addresses its name stands for, and our registration there."""
+"""The line to a trunk: which addresses its name stands for, our registration there, and whether it answers."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from fastagent.connectors.sip.actions import Registered, RegistrationFailed
+from fastagent.connectors.sip.actions import Address, PeerProbed, Registered, RegistrationFailed
 from fastagent.connectors.sip.config import Trunk
 from fastagent.connectors.sip.flow import address_of
 from fastagent.connectors.sip.names import KEEP_S, Names
 from fastagent.connectors.sip.registration import Registrar
+from fastagent.connectors.sip.uri import Uri
 
 _log = logging.getLogger(__name__)
 
@@ -22,8 +23,9 @@ class TrunkLine:
         trunk: its settings.
         names: where names are.
         trust: told of the addresses that its calls come from.
-        register, unregister: the user agent's; the first returns the registration's id.
+        register, unregister, probe: the user agent's; the first and the last return an id.
         on_registered: told when we are registered, and when not any more.
+        on_probed: told whether the trunk answers, each time that it was asked.
     """
 
     def __init__(
@@ -34,15 +36,19 @@ class TrunkLine:
         trust: Callable[[Iterable[str]], None],
         register: Callable[[Registrar], str],
         unregister: Callable[[str], None],
+        probe: Callable[[Uri, Address, float], str],
         on_registered: Callable[[bool], None],
+        on_probed: Callable[[bool], None],
     ) -> None:
         self.trunk, self._names = trunk, names
         self._trust, self._register, self._unregister = trust, register, unregister
-        self._on_registered = on_registered
-        self._registration = ""
+        self._probe, self._on_registered, self._on_probed = probe, on_registered, on_probed
+        self._registration = self._probed = ""
         self.registered = False
         self.refused: int | None = None
         """The status of a refusal that is final: a wrong password, for one."""
+        self.silent: bool | None = None
+        """Whether it did not answer when it was asked last; None: it was not asked yet."""
         self._forgotten = asyncio.Event()
         self._task = asyncio.create_task(self._keep(), name="sip-trunk")
 
@@ -51,6 +57,8 @@ class TrunkLine:
             found = await self._resolve()
             if found and self.trunk.register and not self._registration:
                 self._registration = self._register(self._registrar())
+            if found and self.trunk.probe_s and not self._probed:
+                self._probed = self._probe(self.trunk.uri, self.trunk.hop, self.trunk.probe_s)
             await asyncio.sleep(KEEP_S if found else _RETRY_S)
 
     async def _resolve(self) -> bool:
@@ -86,6 +94,25 @@ class TrunkLine:
             self.registered = False
             self.refused = event.status if event.retry_s is None else None
         self._on_registered(self.registered)
+
+    def probed(self, event: PeerProbed) -> None:
+        """The user agent has asked whether the trunk is there."""
+        if event.probe == self._probed:
+            if self.silent is event.ok or self.silent is None:
+                text = "the trunk answers" if event.ok else "the trunk does not answer, or takes no calls"
+                _log.log(logging.INFO if event.ok else logging.WARNING, text, extra={"status": event.status})
+            self.silent = not event.ok
+            self._on_probed(event.ok)
+
+    @property
+    def weaknesses(self) -> list[str]:
+        """What of it does not work."""
+        found = []
+        if self.refused is not None:
+            found.append(f"the SIP trunk refuses our registration with {self.refused}")
+        if self.silent:
+            found.append("the SIP trunk does not answer, or takes no calls")
+        return found
 
     async def aclose(self, patience_s: float) -> None:
         """Have ourselves forgotten there, and stop."""

@@ -32,6 +32,7 @@ from fastagent.connectors.sip.inbound import Inbound
 from fastagent.connectors.sip.media import NegotiatedMedia
 from fastagent.connectors.sip.message import Request, parse, stamped
 from fastagent.connectors.sip.outbound import Destination, Outbound
+from fastagent.connectors.sip.probes import Probes
 from fastagent.connectors.sip.registrar import bindings
 from fastagent.connectors.sip.registration import Registrar, Registrations
 from fastagent.connectors.sip.reliable import Provisionals
@@ -51,6 +52,7 @@ class UserAgent:
         config: its settings.
         token: random bytes; a test may give its own.
         accepts: whether calls are taken right now; who asks how we are (OPTIONS) is told what a call would be.
+        has_another: whether a place has a server beside the one that is asked now.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class UserAgent:
         *,
         token: Callable[[int], bytes] = secrets.token_bytes,
         accepts: Callable[[], bool] = lambda: True,
+        has_another: Callable[[Address], bool] = lambda to: False,
     ) -> None:
         self._accepts = accepts
         self._stack = Stack(config, token)
@@ -68,8 +71,9 @@ class UserAgent:
         provisionals = Provisionals(self._stack)
         self._inbound = Inbound(self._stack, self._in_dialog, self._changes, provisionals)
         self._in_call = InCall(self._stack, self._inbound, self._changes, self._transfers, provisionals)
-        self._outbound = Outbound(self._stack, self._in_dialog, self._changes, provisionals)
+        self._outbound = Outbound(self._stack, self._in_dialog, self._changes, provisionals, has_another)
         self._registrations = Registrations(self._stack)
+        self._probes = Probes(self._stack)
 
     @property
     def dropped(self) -> Counter[str]:
@@ -117,8 +121,8 @@ class UserAgent:
         return self._stack.calls[call].agreed if call in self._stack.calls else None
 
     def places(self) -> set[Address]:
-        """Return the places that calls and registrations live on."""
-        return self._stack.places() | self._registrations.hops()
+        """Return the places that calls, registrations and probes live on."""
+        return self._stack.places() | self._registrations.hops() | self._probes.hops()
 
     def trust(self, addresses: Iterable[str]) -> None:
         """Trust these sources beside the networks of the settings, until told otherwise: those of a trunk."""
@@ -359,6 +363,11 @@ class UserAgent:
         """Register somewhere, and stay registered; return the registration's id."""
         registration = self._registrations.start(registrar, now)
         return registration, self._said()
+
+    def probe(self, uri: Uri, hop: Address, every_s: float, now: float) -> tuple[str, list[Action]]:
+        """Ask a peer from now on whether it is there; return our name for it."""
+        probe = self._probes.start(uri, hop, every_s, now)
+        return probe, self._said()
 
     def unregister(self, registration: str, now: float) -> list[Action]:
         """Have ourselves forgotten there."""

@@ -19,18 +19,19 @@ def settings(port: int, transport: str) -> dict[str, str]:
     return {
         "SIP_PORT": str(free_port()), "SIP_TRUNK": f"sip:127.0.0.1:{port};transport={transport}",
         "SIP_TRUNK_USER": USER, "SIP_TRUNK_PASSWORD": PASSWORD, "SIP_TRUST_LOOPBACK": "0",
-        "SIP_ROUTES": f"{USER}=bench",
+        "SIP_ROUTES": f"{USER}=bench", "SIP_TRUNK_PROBE_S": "1",
         "FASTAGENT_CALL_TO": "2??", "FASTAGENT_SPEECH": "scripted", "FASTAGENT_LOG_TRANSCRIPTS": "1",
     }  # fmt: skip
 
 
 async def registered(served: Served) -> None:
-    """Return when the PBX knows the gateway."""
+    """Return when the PBX knows the gateway, and the gateway that the PBX is there."""
     await served.until("/readyz", 200)
     async with asyncio.timeout(10), aiohttp.ClientSession() as http:
         while True:
             async with http.get(served.url + "/metrics") as answer:
-                if "fastagent_sip_registered 1.0" in await answer.text():
+                text = await answer.text()
+                if "fastagent_sip_registered 1.0" in text and "fastagent_sip_trunk_up 1.0" in text:
                     return
             await asyncio.sleep(0.1)
 

@@ -79,7 +79,9 @@ class End(NoHost):
         self.progress: list[tuple[str, str | None]] = []
         self.why: Unanswered | None = None
         self.registered: list[bool] = []
-        self.sip = SipConnection(config, self, Ticker(), on_registered=self.registered.append, **parts)
+        self.probed: list[bool] = []
+        registered, probed = self.registered.append, self.probed.append
+        self.sip = SipConnection(config, self, Ticker(), on_registered=registered, on_probed=probed, **parts)
 
     def has_agent(self, agent_id: str) -> bool:
         return agent_id.startswith("agent")

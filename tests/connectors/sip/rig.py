@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from fastagent.connectors.sip.actions import Action, Send, Transport
+from fastagent.connectors.sip.actions import Action, Address, Send, Transport
 from fastagent.connectors.sip.message import Message, Request, Response, parse
 from fastagent.connectors.sip.stack import AgentConfig
 from fastagent.connectors.sip.user_agent import UserAgent
@@ -49,10 +49,11 @@ class Rig:
     transport: Transport = "udp"
     sent: list[Send] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
+    has_another: Callable[[Address], bool] = lambda to: False
     ua: UserAgent = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ua = UserAgent(self.config, token=tokens())
+        self.ua = UserAgent(self.config, token=tokens(), has_another=self.has_another)
 
     def take(self, actions: list[Action]) -> list[Message]:
         """Keep what was said; return the messages among it."""

@@ -86,10 +86,14 @@ async def test_two_that_ask_at_once_are_told_the_same() -> None:
 async def test_a_server_that_does_not_answer_is_passed_over_and_comes_back() -> None:
     names, to = Names(lookup=Dns(server(1), server(2, 20), server(3, 30))), Address("pbx.example", 0)
     await names.find(to)
+    assert names.has_another(to)
     names.avoid(to)
     assert names.at_once(to) == place(2, 20)
+    assert names.has_another(to)
     names.avoid(to, place(2, 20))
     assert names.at_once(to) == place(3, 30)
+    assert not names.has_another(to)
+    assert not names.has_another(Address("192.0.2.1", 5060))
     names.avoid(to)  # all of them: the best is as good as any
     assert names.at_once(to) == place(1)
     names.avoid(to, place(1))
