@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from fastagent.connectors.host import LegHost, Release
@@ -31,26 +31,26 @@ from fastagent.connectors.sip.actions import (
     Transport,
     Unavailable,
 )
-from fastagent.connectors.sip.admission import LOOPBACK, Bucket
+from fastagent.connectors.sip.admission import LOOPBACK
 from fastagent.connectors.sip.attended import Consultation
 from fastagent.connectors.sip.caller import called_in, caller_of
 from fastagent.connectors.sip.config import SipConfig
 from fastagent.connectors.sip.consulting import Consulting
+from fastagent.connectors.sip.counts import Counts
 from fastagent.connectors.sip.dial import Dial, DialError, NoRoomError, callee_info, destination_of, unanswered
-from fastagent.connectors.sip.endings import REASONS, reason_items
+from fastagent.connectors.sip.endings import REASONS
 from fastagent.connectors.sip.grammar import Malformed
 from fastagent.connectors.sip.hold_music import HoldMusic
 from fastagent.connectors.sip.media import Capabilities, NegotiatedMedia
 from fastagent.connectors.sip.names import Lookup, Names, own_address, resolved, services
 from fastagent.connectors.sip.outbound import Destination
-from fastagent.connectors.sip.registration import Registrar
+from fastagent.connectors.sip.signalling import CallSignalling
 from fastagent.connectors.sip.sip_call import Equipment, OnAnswered, OnOver, SipCall
 from fastagent.connectors.sip.stack import AgentConfig
 from fastagent.connectors.sip.tls import ServerTls, client_tls
 from fastagent.connectors.sip.trace import Trace
 from fastagent.connectors.sip.transports import Transports
 from fastagent.connectors.sip.trunk import TrunkLine
-from fastagent.connectors.sip.uri import Uri
 from fastagent.connectors.sip.user_agent import UserAgent
 from fastagent.media.ticker import Ticker
 
@@ -58,7 +58,6 @@ _log = logging.getLogger(__name__)
 
 _LAST_WORDS_S = 1.0  # so long the last BYEs may take at a stop
 _TLS_REFRESH_S = 60.0
-_LINES_A_SECOND = 10  # of refusals, in the log
 _SESSION_S = 1800  # of the session timer that we ask for: whoever vanishes on hold is found out
 
 
@@ -102,10 +101,8 @@ class SipConnection:
         self._refreshing: asyncio.TimerHandle | None = None
         self._agent: UserAgent | None = None
         self._trunk: TrunkLine | None = None
-        self._at_trunk: frozenset[str] = frozenset()
-        self._counted: dict[str, int] = {}
+        self._counts: Counts | None = None
         self._trace = Trace() if config.trace else None
-        self._log_lines = Bucket(_LINES_A_SECOND, _LINES_A_SECOND, _LINES_A_SECOND, 0.0)
         self._reachable = self._media_host = config.public_host or own_address(config.host)
         low, high = config.rtp_ports
         self._ports = PortPool(low, high, config.host)
@@ -155,32 +152,17 @@ class SipConnection:
             accepts=self._host.accepts_calls,
             has_another=self._names.has_another,
         )
+        self._counts = Counts(self._agent, self._host, self.name)
         if config.trunk is not None:
             self._trunk = TrunkLine(
                 config.trunk,
-                names=self._names,
-                trust=self._trust,
-                register=self._register,
-                unregister=lambda one: self.perform(self.agent.unregister(one, self._now)),
-                probe=self._probe,
+                self._agent,
+                self.perform,
+                self._names,
                 on_registered=self._on_registered,
                 on_probed=self._on_probed,
             )
         self._refresh_tls()
-
-    def _trust(self, addresses: Iterable[str]) -> None:
-        self._at_trunk = frozenset(addresses)
-        self.agent.trust(addresses)
-
-    def _register(self, registrar: Registrar) -> str:
-        registration, actions = self.agent.register(registrar, self._now)
-        self.perform(actions)
-        return registration
-
-    def _probe(self, uri: Uri, hop: Address, every_s: float) -> str:
-        probe, actions = self.agent.probe(uri, hop, every_s, self._now)
-        self.perform(actions)
-        return probe
 
     def _refresh_tls(self) -> None:
         if self._tls is not None:
@@ -224,7 +206,8 @@ class SipConnection:
             self._trace.received(data, source, transport, self._now)
         if self._agent is not None:
             self.perform(self._agent.receive(data, source, transport, self._now))
-            self._count(source[0])
+        if self._counts is not None:
+            self._counts.look(source[0], self._now)
 
     def _failed(self, to: Address) -> None:
         if self._agent is not None:
@@ -232,24 +215,6 @@ class SipConnection:
 
     def _kept(self) -> Collection[Address]:
         return self._agent.places() if self._agent is not None else ()
-
-    def _count(self, host: str) -> None:
-        """Pass on what the core has dropped and refused, and log what somebody may look for, but not every one of a
-        flood; a challenge is no refusal."""
-        agent = self.agent
-        counts: dict[str, int] = {**agent.dropped, "password": agent.wrong_passwords}
-        counts |= {f"refused_{status}": total for status, total in agent.refused.items() if status not in (401, 407)}
-        for kind, total in counts.items():
-            more = total - self._counted.get(kind, 0)
-            self._counted[kind] = total
-            if not more:
-                continue
-            if kind == "password":
-                self._host.auth_failed(self.name)
-            else:
-                self._host.protocol_error(self.name, kind, more)
-            if kind.startswith(("password", "refused_")) and self._log_lines.take(self._now):
-                _log.warning("a SIP request is refused", extra={"why": kind, "source": host})
 
     def perform(self, actions: list[Action]) -> None:
         """Carry out what the core says, in order, then see when it wants to be woken. What fails of it is one call's
@@ -454,7 +419,8 @@ class SipConnection:
         return consulting
 
     def _destination(self, to: str, *, caller: str = "", ring_s: float | None = None) -> Destination:
-        trunk, here, there = self._config.trunk, self._reachable, self._at_trunk
+        trunk, here = self._config.trunk, self._reachable
+        there = self._trunk.addresses if self._trunk is not None else ()
         return destination_of(to, trunk, caller=caller, host=here, at_trunk=there, ring_s=ring_s)
 
     def _place(
@@ -485,31 +451,6 @@ class SipConnection:
         self.perform(actions)
         return call
 
-    def _signalling(self, call: str) -> "_CallSignalling":
-        return _CallSignalling(self, call, partial(self._consult, call) if self._config.attended else None)
-
-
-class _CallSignalling:
-    """The user agent, for one call."""
-
-    def __init__(self, connection: SipConnection, call: str, consult: Callable[[str], Consultation] | None) -> None:
-        self._connection, self._call, self.consult = connection, call, consult
-
-    def _do(self, command: Callable[..., list[Action]], *given: object, **options: object) -> None:
-        self._connection.perform(command(self._call, *given, asyncio.get_running_loop().time(), **options))
-
-    def hang_up(self, reason: HangupReason) -> None:
-        """Say BYE, or take it back."""
-        self._do(self._connection.agent.hang_up, items=reason_items(reason))
-
-    def transfer(self, target: str) -> None:
-        """Say REFER."""
-        self._do(self._connection.agent.transfer, target)
-
-    def send_info(self, digit: str) -> None:
-        """Send a key by INFO."""
-        self._do(self._connection.agent.send_dtmf, digit)
-
-    def hold(self, on: bool) -> None:
-        """Send a re-INVITE."""
-        self._do(self._connection.agent.change_media, hold=on)
+    def _signalling(self, call: str) -> CallSignalling:
+        consult = partial(self._consult, call) if self._config.attended else None
+        return CallSignalling(self.agent, self.perform, call, consult)

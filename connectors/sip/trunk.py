@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from fastagent.connectors.sip.actions import Address, PeerProbed, Registered, RegistrationFailed
+from fastagent.connectors.sip.actions import Action, PeerProbed, Registered, RegistrationFailed
 from fastagent.connectors.sip.config import Trunk
 from fastagent.connectors.sip.flow import address_of
 from fastagent.connectors.sip.names import KEEP_S, Names
 from fastagent.connectors.sip.registration import Registrar
-from fastagent.connectors.sip.uri import Uri
+from fastagent.connectors.sip.user_agent import UserAgent
 
 _log = logging.getLogger(__name__)
 
@@ -21,9 +21,9 @@ class TrunkLine:
 
     Args:
         trunk: its settings.
+        agent: who registers and asks; its calls from the trunk's addresses need no password.
+        perform: carries out what the agent says.
         names: where names are.
-        trust: told of the addresses that its calls come from.
-        register, unregister, probe: the user agent's; the first and the last return an id.
         on_registered: told when we are registered, and when not any more.
         on_probed: told whether the trunk answers, each time that it was asked.
     """
@@ -31,23 +31,22 @@ class TrunkLine:
     def __init__(
         self,
         trunk: Trunk,
-        *,
+        agent: UserAgent,
+        perform: Callable[[list[Action]], None],
         names: Names,
-        trust: Callable[[Iterable[str]], None],
-        register: Callable[[Registrar], str],
-        unregister: Callable[[str], None],
-        probe: Callable[[Uri, Address, float], str],
+        *,
         on_registered: Callable[[bool], None],
         on_probed: Callable[[bool], None],
     ) -> None:
-        self.trunk, self._names = trunk, names
-        self._trust, self._register, self._unregister = trust, register, unregister
-        self._probe, self._on_registered, self._on_probed = probe, on_registered, on_probed
-        self._registration = self._probed = ""
-        self.registered = False
-        self.refused: int | None = None
+        self.trunk, self._agent, self._perform, self._names = trunk, agent, perform, names
+        self._on_registered, self._on_probed = on_registered, on_probed
+        self.addresses: frozenset[str] = frozenset()
+        """What its names stand for."""
+        self._registration = self._probe = ""
+        self._registered = False
+        self._refused: int | None = None
         """The status of a refusal that is final: a wrong password, for one."""
-        self.silent: bool | None = None
+        self._silent: bool | None = None
         """Whether it did not answer when it was asked last; None: it was not asked yet."""
         self._forgotten = asyncio.Event()
         self._task = asyncio.create_task(self._keep(), name="sip-trunk")
@@ -55,11 +54,19 @@ class TrunkLine:
     async def _keep(self) -> None:
         while True:
             found = await self._resolve()
-            if found and self.trunk.register and not self._registration:
-                self._registration = self._register(self._registrar())
-            if found and self.trunk.probe_s and not self._probed:
-                self._probed = self._probe(self.trunk.uri, self.trunk.hop, self.trunk.probe_s)
+            if found:
+                self._begin()
             await asyncio.sleep(KEEP_S if found else _RETRY_S)
+
+    def _begin(self) -> None:
+        """Register and ask, if that is wanted and was not begun."""
+        trunk, agent, now = self.trunk, self._agent, asyncio.get_running_loop().time()
+        if trunk.register and not self._registration:
+            self._registration, actions = agent.register(self._registrar(), now)
+            self._perform(actions)
+        if trunk.probe_s and not self._probe:
+            self._probe, actions = agent.probe(trunk.uri, trunk.hop, trunk.probe_s, now)
+            self._perform(actions)
 
     async def _resolve(self) -> bool:
         """Trust what the trunk's names stand for; what cannot be resolved stays what it was."""
@@ -70,7 +77,8 @@ class TrunkLine:
             except (OSError, TimeoutError, UnicodeError) as error:
                 _log.warning("the trunk's name has no address", extra={"error": type(error).__name__})
         if addresses:
-            self._trust(addresses)
+            self.addresses = frozenset(addresses)
+            self._agent.trust(addresses)
         return bool(addresses)
 
     def _registrar(self) -> Registrar:
@@ -85,32 +93,33 @@ class TrunkLine:
         if isinstance(event, Registered):
             if not event.expires_s:
                 self._forgotten.set()
-            elif not self.registered:
+            elif not self._registered:
                 _log.info("registered at the trunk", extra={"expires_s": event.expires_s})
-            self.registered, self.refused = bool(event.expires_s), None
+            self._registered, self._refused = bool(event.expires_s), None
         else:
             self._forgotten.set()
             _log.warning("not registered at the trunk", extra={"status": event.status, "again_in_s": event.retry_s})
-            self.registered = False
-            self.refused = event.status if event.retry_s is None else None
-        self._on_registered(self.registered)
+            self._registered = False
+            self._refused = event.status if event.retry_s is None else None
+        self._on_registered(self._registered)
 
     def probed(self, event: PeerProbed) -> None:
         """The user agent has asked whether the trunk is there."""
-        if event.probe == self._probed:
-            if self.silent is event.ok or self.silent is None:
-                text = "the trunk answers" if event.ok else "the trunk does not answer, or takes no calls"
-                _log.log(logging.INFO if event.ok else logging.WARNING, text, extra={"status": event.status})
-            self.silent = not event.ok
-            self._on_probed(event.ok)
+        if event.probe != self._probe:
+            return
+        silent, self._silent = self._silent, not event.ok
+        if self._silent is not silent:  # it is news
+            text = "the trunk answers" if event.ok else "the trunk does not answer, or takes no calls"
+            _log.log(logging.INFO if event.ok else logging.WARNING, text, extra={"status": event.status})
+        self._on_probed(event.ok)
 
     @property
     def weaknesses(self) -> list[str]:
         """What of it does not work."""
         found = []
-        if self.refused is not None:
-            found.append(f"the SIP trunk refuses our registration with {self.refused}")
-        if self.silent:
+        if self._refused is not None:
+            found.append(f"the SIP trunk refuses our registration with {self._refused}")
+        if self._silent:
             found.append("the SIP trunk does not answer, or takes no calls")
         return found
 
@@ -118,9 +127,9 @@ class TrunkLine:
         """Have ourselves forgotten there, and stop."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        if not self.registered:
+        if not self._registered:
             return
-        self._unregister(self._registration)
+        self._perform(self._agent.unregister(self._registration, asyncio.get_running_loop().time()))
         try:
             async with asyncio.timeout(patience_s):
                 await self._forgotten.wait()
