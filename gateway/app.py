@@ -42,7 +42,8 @@ from fastagent.gateway.http import HttpSurface, Runner, one_shape
 from fastagent.gateway.metrics import Metrics
 from fastagent.gateway.models import Models
 from fastagent.gateway.registry import AgentRegistry, RegistryFull
-from fastagent.gateway.session import Services, Session
+from fastagent.gateway.services import Services
+from fastagent.gateway.session import Session
 from fastagent.gateway.sessions import Sessions
 from fastagent.gateway.settings import Settings, secret
 from fastagent.gateway.sip_settings import sip_config

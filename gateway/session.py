@@ -9,14 +9,12 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from fastagent.afsm.context import ConversationContext, ToolUse
-from fastagent.afsm.http_tools import WebClient
-from fastagent.afsm.llm import Llm
 from fastagent.afsm.machine import Machine, Transition
 from fastagent.afsm.state import Ending
 from fastagent.connectors.leg import (
@@ -36,7 +34,6 @@ from fastagent.connectors.leg import (
 from fastagent.connectors.notices import (
     CallerSpeech,
     CallHappened,
-    Failed,
     Listening,
     Notice,
     SessionStarted,
@@ -47,62 +44,27 @@ from fastagent.connectors.notices import (
 )
 from fastagent.gateway import phrases
 from fastagent.gateway.agent import FastAgent
-from fastagent.gateway.destinations import DestinationPolicy
 from fastagent.gateway.digits import DigitCollector
-from fastagent.gateway.metrics import Metrics
 from fastagent.gateway.onward import Next, Think, fixed
-from fastagent.gateway.record import STAGES, SessionRecord, TurnRecord, Waterfall
+from fastagent.gateway.recognition import Recognition
+from fastagent.gateway.record import STAGES, SessionRecord, TurnRecord
+from fastagent.gateway.services import Services
 from fastagent.gateway.speaker import Speaker
-from fastagent.gateway.traces import NoTracer, ObservedLlm, Tracer
+from fastagent.gateway.traces import NoTracer, ObservedLlm
 from fastagent.gateway.turn import Turn
 from fastagent.gateway.wordless import WordlessRenderer
 from fastagent.media.barge_in import Verdict
 from fastagent.media.endpointing import SpeechEnded, SpeechPaused, SpeechResumed, SpeechStarted
-from fastagent.media.errors import SpeechError
 from fastagent.media.inbound import InboundAudio
 from fastagent.media.level import FLOOR_DB
-from fastagent.media.speech.contracts import Stt, Transcript
-from fastagent.media.speech.rendering import Renderer
-from fastagent.media.speech.sentences import looks_complete
-from fastagent.media.ticker import Ticker
-from fastagent.media.vad.service import VadService
 
 _log = logging.getLogger(__name__)
 
 _UNHEARD_SPEECH_S = 1.0  # speech this long without words is answered; shorter was a noise
-_RECOGNITION_S = 10.0
 _CLOSING_S = 8.0
 _MAX_KEYS_WAITING = 64
 _MAX_ANNOUNCEMENTS = 8
 _CALLERS = frozenset({"speech", "text", "dtmf", "no_input"})  # causes of turns that count against `max_turns`
-
-
-@dataclass(slots=True)
-class Services:
-    """What all sessions of a process share."""
-
-    vad: VadService
-    stt: Stt
-    renderer: Renderer
-    ticker: Ticker
-    metrics: Metrics
-    lead_ms: int = 400
-    turn_timeout_s: float = 30.0
-    max_failures: int = 3
-    log_transcripts: bool = False
-    model_for: Callable[[FastAgent], Llm | None] = lambda agent: None
-    """The language model of an agent, if there is one."""
-    agent_for: Callable[[str], FastAgent | None] = lambda agent_id: None
-    """The agent of an id, for a hand-over."""
-    web: WebClient | None = None
-    transfers: DestinationPolicy = field(default_factory=lambda: DestinationPolicy((), 0))
-    on_response: Callable[[float], None] = lambda seconds: None
-    """Told of every answer: seconds from the caller's last sound to its first audio."""
-    speech_for: Callable[[FastAgent], tuple[Stt, Renderer] | None] = lambda agent: None
-    """The speech of an agent that has its own."""
-    keep: Callable[["Session"], None] = lambda session: None
-    """Told after each turn: the session's state is worth storing."""
-    tracer: Tracer = field(default_factory=NoTracer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +73,6 @@ class Announcement:
 
     words: str
     ending: Ending | None = None
-
-
-@dataclass(slots=True)
-class _Utterance:
-    """What is known of the caller's utterance under way; times are of the loop."""
-
-    last_sound_at: float = 0.0
-    text_at: float = 0.0
-    delay_s: float = 0.0
-    transcript: Transcript | None = None
-    failed: bool = False
 
 
 class Session:
@@ -153,12 +104,12 @@ class Session:
             failed=self.failed,
         )
         self._stt = stt.open(leg.info.audio)
-        self._config = agent.turn_config
+        self.turn_config = agent.turn_config
         self.inbound = InboundAudio(
             leg.info.audio,
             vad=services.vad,
             stt=self._stt,
-            config=self._config,
+            config=self.turn_config,
             listener=self,
             max_ahead_s=leg.info.burst_s,
         )
@@ -171,8 +122,7 @@ class Session:
         self._max_turns, self._no_input_timeout = agent.max_turns, agent.no_input_timeout
         self._turn: Turn | None = None
         self._turn_task: asyncio.Task[None] | None = None
-        self._recognition: asyncio.Task[None] | None = None
-        self._utterance = _Utterance()
+        self._recognition = Recognition(self, self._stt)
         self._silence: asyncio.TimerHandle | None = None
         self._state_timer: asyncio.TimerHandle | None = None
         self._overdue = False
@@ -254,7 +204,7 @@ class Session:
             async with asyncio.TaskGroup() as self._group:
                 self.services.tracer.call_began(self)
                 self.tell(SessionStarted(self.id, self.agent.agent_id, self.machine.state.name, self._resumed))
-                self._spawn(self._follow_leg())
+                self.spawn(self._follow_leg())
                 self._open()
                 self.leg.attach(self.inbound)
                 reason = await self._ended
@@ -273,7 +223,8 @@ class Session:
         self.services.tracer.call_ended(self)
         return reason
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something that must not outlive the call."""
         assert self._group is not None
         task = self._group.create_task(work)
         self._tasks.add(task)
@@ -450,7 +401,7 @@ class Session:
         self.record.turns.append(record)
         self._turn = Turn(self, record, think, ending=ending)
         self.services.tracer.turn_began(self, self._turn)
-        self._turn_task = self._spawn(self._turn.run())
+        self._turn_task = self.spawn(self._turn.run())
         self._tell_whose_turn()
 
     def _open(self) -> None:
@@ -494,22 +445,18 @@ class Session:
         turn = self._turn
         if turn is None or turn.record.cause != "speech" or turn.record.waterfall_ms is not None:
             return
-        now, said = self.now(), self._utterance
-        thought = turn.thought_at or now
-        ready = min(max(said.text_at, said.last_sound_at), self._confirmed_at)
-        recognition = max(0.0, ready - (said.last_sound_at + said.delay_s))
-        endpointing = self._confirmed_at - said.last_sound_at - recognition
-        stages = (endpointing, recognition, thought - self._confirmed_at, now - thought)
-        turn.record.waterfall_ms = waterfall = Waterfall(*(round(stage * 1000, 1) for stage in stages))
+        now = self.now()
+        waterfall = self._recognition.utterance.waterfall(self._confirmed_at, turn.thought_at or now, now)
+        turn.record.waterfall_ms = waterfall
         self.tell(TurnMeasured(turn.record.turn, waterfall.details()))
-        metrics = self.services.metrics
-        self.services.on_response(sum(stages))
-        for stage, seconds in zip(STAGES, stages, strict=True):
-            metrics.stage_latency.labels(stage).observe(max(0.0, seconds))
+        self.services.on_response(waterfall.total / 1000)
+        for stage in STAGES:
+            seconds = getattr(waterfall, stage) / 1000
+            self.services.metrics.stage_latency.labels(stage).observe(max(0.0, seconds))
 
     def waited_s(self) -> float:
         """How long it is since the caller's last sound."""
-        return max(0.0, self.now() - self._utterance.last_sound_at)
+        return max(0.0, self.now() - self._recognition.utterance.last_sound_at)
 
     # -- silence ---------------------------------------------------------------------------------------------------
 
@@ -576,9 +523,9 @@ class Session:
         """While we speak, and while our echo may still come back, a start needs more."""
         level = self.speaker.level_db()
         if level <= FLOOR_DB:
-            return self._config.start_windows, FLOOR_DB - 1
-        windows = self._config.barge_in_windows if self.speaker.speaking else self._config.start_windows
-        return windows, level - self._config.echo_gate_db
+            return self.turn_config.start_windows, FLOOR_DB - 1
+        windows = self.turn_config.barge_in_windows if self.speaker.speaking else self.turn_config.start_windows
+        return windows, level - self.turn_config.echo_gate_db
 
     def speech_started(self, event: SpeechStarted) -> bool:
         """Fall silent at once, if the agent may be interrupted."""
@@ -593,7 +540,7 @@ class Session:
         return True
 
     def _may_interrupt(self) -> bool:
-        return self._config.allow_interruptions and (self._turn is None or self._turn.interruptible)
+        return self.turn_config.allow_interruptions and (self._turn is None or self._turn.interruptible)
 
     def hold_for_caller(self) -> None:
         """An answer is ready while the caller already speaks again: hold it back as if they had barged in."""
@@ -606,53 +553,19 @@ class Session:
     def speech_paused(self, event: SpeechPaused) -> None:
         """The tentative end: have the text ready when the end is confirmed."""
         received, rate = self.inbound.stats.samples, self.inbound.audio.rate_hz
-        self._utterance = _Utterance(last_sound_at=self.now() - (received - event.end) / rate)
-        self._cancel_recognition()
-        self._recognition = self._spawn(self._recognise(self._utterance))
+        self._recognition.begin(self.now() - (received - event.end) / rate)
 
     def speech_resumed(self, event: SpeechResumed) -> None:
         """The text under way is void."""
-        self._cancel_recognition()
-
-    def _cancel_recognition(self) -> None:
-        if self._recognition is not None:
-            self._recognition.cancel()
-            self._recognition = None
-
-    async def _recognise(self, utterance: _Utterance) -> None:
-        try:
-            async with asyncio.timeout(_RECOGNITION_S):
-                transcript = await self._stt.finalize()
-        except (SpeechError, TimeoutError) as error:
-            self.services.metrics.provider_errors.labels(self.stt_name, "recognition").inc()
-            _log.warning("recognition failed", extra={"session_id": self.id, "error": str(error)})
-            self.tell(Failed("audio_processing_failed", "The caller's speech could not be recognised"))
-            utterance.failed = True
-            transcript = Transcript("")
-        self._recognition = None
-        utterance.transcript, utterance.text_at = transcript, self.now()
-        if transcript.text:
-            self.tell(Transcribed("user", transcript.text, False, self.record.turn_count + 1))
-        complete = self._complete(transcript.text)
-        config = self._config
-        utterance.delay_s = config.min_endpointing_delay if complete else config.max_endpointing_delay
-        self.inbound.transcript(transcript, complete=complete)
-
-    def _complete(self, text: str) -> bool:
-        try:
-            verdict = self.machine.state.utterance_complete(text)
-        except Exception:
-            _log.exception("utterance_complete failed", extra={"session_id": self.id})
-            verdict = None
-        return looks_complete(text) or not text if verdict is None else verdict
+        self._recognition.cancel()
 
     def speech_ended(self, event: SpeechEnded) -> None:
         """The utterance is confirmed: answer it."""
         self._confirmed_at = self.now()
         self.tell(CallerSpeech(False))
-        self._cancel_recognition()
-        utterance = self._utterance
-        text = utterance.transcript.text if utterance.transcript else ""
+        self._recognition.cancel()
+        utterance = self._recognition.utterance
+        text = utterance.text
         speaking = self.speaker.speaking and not self.speaker.nearly_done()
         if speaking or (self._turn is not None and not self._turn.interruptible):
             return  # said into an answer that may not be interrupted
@@ -687,7 +600,7 @@ class Session:
             self._interrupt_turn()
         elif verdict is Verdict.RESUME:
             self.tell(CallerSpeech(False))
-            self._cancel_recognition()
+            self._recognition.cancel()
             self.speaker.resume()
 
     def _count_barge_in(self, verdict: Verdict) -> None:

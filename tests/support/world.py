@@ -12,7 +12,8 @@ from fastagent.connectors.leg import HangupReason
 from fastagent.gateway import phrases
 from fastagent.gateway.agent import FastAgent
 from fastagent.gateway.metrics import Metrics
-from fastagent.gateway.session import Services, Session
+from fastagent.gateway.services import Services
+from fastagent.gateway.session import Session
 from fastagent.gateway.traces import NoTracer, Tracer
 from fastagent.media.frame import PCMU_8K
 from fastagent.media.speech.contracts import Speech, SttStream, Transcript
