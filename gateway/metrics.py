@@ -1,5 +1,7 @@
 """Prometheus metrics. Labels come from fixed sets, never from callers."""
 
+import math
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _TURN_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
@@ -64,7 +66,8 @@ class Metrics:
             "store_latency_seconds", "Operations of the session store", (0.001, 0.005, 0.01, 0.05, 0.1, 0.25)
         )
         self.sip_registered = gauge("sip_registered", "1 while the SIP trunk knows where we are")
-        self.sip_trunk_up = gauge("sip_trunk_up", "1 while the SIP trunk answers, where SIP_TRUNK_PROBE_S has it asked")
+        self.sip_trunk_up = gauge("sip_trunk_up", "1 while the SIP trunk takes calls; NaN where it is not asked")
+        self.sip_trunk_up.set(math.nan)
         self.draining = gauge("draining", "1 while new calls are refused since the gateway stops")
         self.build_info = Gauge("fastagent_build_info", "Version", ("version",), registry=registry)
         self.build_info.labels(version).set(1)

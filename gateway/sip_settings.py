@@ -14,6 +14,7 @@ from fastagent.connectors.sip.media import ALL_CODECS, Codec
 from fastagent.connectors.sip.uri import Uri
 from fastagent.connectors.trust import networks
 
+_LEAST_PROBE_S = 5
 _TRANSPORTS = (None, "udp", "tcp", "tls")
 
 
@@ -109,8 +110,11 @@ class SipSettings(BaseSettings):
             raise ValueError("SIP_TLS_CERT and SIP_TLS_KEY belong together")
         if self.sip_trunk_register and not self.sip_trunk_user:
             raise ValueError("SIP_TRUNK_REGISTER needs SIP_TRUNK_USER")
-        if self.sip_trunk is None and (self.sip_trunk_user or self.sip_trunk_proxy or self.sip_trunk_caller):
+        trunk = (self.sip_trunk_user, self.sip_trunk_proxy, self.sip_trunk_caller, self.sip_trunk_probe_s)
+        if self.sip_trunk is None and any(trunk):
             raise ValueError("SIP_TRUNK is missing")
+        if 0 < self.sip_trunk_probe_s < _LEAST_PROBE_S:
+            raise ValueError(f"SIP_TRUNK_PROBE_S is 0, or at least {_LEAST_PROBE_S} seconds")
         return self
 
 

@@ -51,6 +51,8 @@ class Unavailable:
     """A server said nothing, or that it cannot now (503): if its name has another, that is the next to be asked."""
 
     to: Address
+    key: str = ""
+    """Of what was sent there: which of the name's servers it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +198,8 @@ class PeerProbed:
 
     @property
     def ok(self) -> bool:
-        """Whether it is there, and takes calls."""
-        return self.status not in (0, 503)
+        """Whether it is there, and takes calls; a proxy's word that it is not is no answer of its own."""
+        return self.status not in (0, 408, 502, 503, 504)
 
 
 Event = (

@@ -84,6 +84,7 @@ class _Connection(asyncio.Protocol):
                 return
             self._asked_at = asyncio.get_running_loop().time()
         write(data)
+        self._owner.sent(data, self.names[0])
         if unsent() > _MAX_UNSENT:
             abort(self.transport)
 
@@ -107,6 +108,7 @@ class Connections:
         client_tls: how we verify servers that we connect to.
         names: where names are.
         kept: the places that calls and registrations live on, as of now.
+        sent: told of each message that is written.
     """
 
     def __init__(
@@ -116,9 +118,10 @@ class Connections:
         client_tls: Callable[[], ssl.SSLContext],
         names: Names,
         kept: Callable[[], Collection[Address]],
+        sent: Callable[[bytes, Address], None],
     ) -> None:
         self.received, self._failed, self._client_tls, self._names = received, failed, client_tls, names
-        self._kept = kept
+        self._kept, self.sent = kept, sent
         self._all: dict[Address, _Connection] = {}
         self._accepted: dict[_Connection, None] = {}
         """Those opened to us, from the moment that they are accepted; the oldest first."""
@@ -214,8 +217,8 @@ class Connections:
         self._left(connection)
         self._opened.discard(connection)
         for name in connection.names:
-            if self._all.get(name, connection) is connection:  # or it has another connection by now, which is good
-                self._all.pop(name, None)
+            if self._all.get(name) is connection:  # or it was left, and the name has another by now, or will have
+                del self._all[name]
                 if not self._closing:
                     self._failed(name)
 

@@ -95,14 +95,16 @@ class SipConnection:
         self._tls = ServerTls(config.tls) if config.tls is not None else None
         self._names = Names(ipv6=config.ipv6, lookup=lookup)
         tls = partial(client_tls, config.tls_ca)
-        self._transports = Transports(self._received, self._failed, self._names, client_tls=tls, kept=self._kept)
+        trace = Trace() if config.trace else None
+        self._transports = Transports(
+            self._received, self._failed, self._names, client_tls=tls, kept=self._kept, trace=trace
+        )
         self._calls: dict[str, SipCall] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._refreshing: asyncio.TimerHandle | None = None
         self._agent: UserAgent | None = None
         self._trunk: TrunkLine | None = None
         self._counts: Counts | None = None
-        self._trace = Trace() if config.trace else None
         self._reachable = self._media_host = config.public_host or own_address(config.host)
         low, high = config.rtp_ports
         self._ports = PortPool(low, high, config.host)
@@ -202,8 +204,6 @@ class SipConnection:
         return asyncio.get_running_loop().time()
 
     def _received(self, data: bytes, source: tuple[str, int], transport: Transport) -> None:
-        if self._trace is not None:
-            self._trace.received(data, source, transport, self._now)
         if self._agent is not None:
             self.perform(self._agent.receive(data, source, transport, self._now))
         if self._counts is not None:
@@ -222,11 +222,9 @@ class SipConnection:
         for action in actions:
             try:
                 if isinstance(action, Send):
-                    if self._trace is not None:
-                        self._trace.sent(action.data, action.to, self._now)
                     self._transports.send(action.data, action.to, key=action.key, otherwise=action.otherwise)
                 elif isinstance(action, Unavailable):
-                    self._transports.avoid(action.to)
+                    self._transports.avoid(action.to, action.key)
                 else:
                     self._happened(action)
             except Exception:

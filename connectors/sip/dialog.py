@@ -106,6 +106,9 @@ def dialog_of_callee(request: Request, response: Response, to: Address) -> Dialo
     """Begin a dialog from an answer to our INVITE (section 12.1.2): the routes are turned round."""
     contact = contact_of(response.headers) or Uri.parse(request.uri)
     route = tuple(reversed(response.headers.listed("record-route")))
+    flow = flow_of_callee(contact, to, route)
+    if flow is not None and flow.transport == "udp" and not is_numeric(flow.host) and response.source is not None:
+        flow = response.source  # the one of the name's servers that has the call
     return Dialog(
         request.call_id,
         request.headers.get("from") or "",
@@ -113,7 +116,7 @@ def dialog_of_callee(request: Request, response: Response, to: Address) -> Dialo
         str(contact),
         route,
         local_seq=request.cseq.number,
-        flow=flow_of_callee(contact, to, route),
+        flow=flow,
     )
 
 

@@ -116,6 +116,10 @@ class _Known:
     avoided: dict[Place, float] = field(default_factory=dict)
     """Those that did not answer, until when they are passed over."""
 
+    def place_at(self, where: Place) -> Place | None:
+        """Return the place of that address, if it is one."""
+        return next((one for one in self.places if (one.host, one.port) == (where.host, where.port)), None)
+
     def choose(self, now: float) -> None:
         """Stay, unless the place is gone, is avoided, or a better one is back."""
         self.avoided = {place: until for place, until in self.avoided.items() if until > now}
@@ -202,17 +206,18 @@ class Names:
             raise OSError(f"none of the servers of {to.host} has an address")
         return list(dict.fromkeys(places))
 
-    def has_another(self, to: Address) -> bool:
-        """Whether a name has a server beside the chosen one that is not passed over."""
-        known = self._known.get(to)
-        return known is not None and any(
-            place != known.chosen and known.avoided.get(place, 0.0) <= self._now for place in known.places
-        )
+    def has_another(self, to: Address, key: str = "") -> bool:
+        """Whether a name has a server, not passed over, beside the one where something began: or beside the chosen."""
+        known, begun = self._known.get(to), self._pinned.get(key)
+        if known is None:
+            return False
+        one = known.place_at(begun) if begun is not None else known.chosen
+        return any(place != one and known.avoided.get(place, 0.0) <= self._now for place in known.places)
 
     def avoid(self, to: Address, place: Place | None = None) -> bool:
-        """Pass over a place, or the chosen one, for a while: it did not answer. Return whether there is another."""
+        """Pass over a place, or the chosen one, for a while: it did not answer. Return whether that makes us change."""
         known = self._known.get(to)
-        if known is None or (place := place or known.chosen) is None:
+        if known is None or (place := known.place_at(place) if place is not None else known.chosen) is None:
             return False
         before = known.chosen
         known.avoided[place] = self._now + _AVOID_S

@@ -62,7 +62,7 @@ class _Attempt:
 
 
 class Outbound:
-    """Calls by us; `has_another` says whether a place has a server beside the one that is asked now."""
+    """Calls by us; `has_another` says whether a place has a server beside the one where a transaction went."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Outbound:
         in_dialog: InDialog,
         changes: Changes,
         provisionals: Provisionals,
-        has_another: Callable[[Address], bool],
+        has_another: Callable[[Address, str], bool],
     ) -> None:
         self._stack, self._in_dialog, self._changes, self._provisionals = stack, in_dialog, changes, provisionals
         self._has_another = has_another
@@ -85,18 +85,19 @@ class Outbound:
         call = Call(stack.new_tag(), media, destination.hop, Phase.CALLING)
         if destination.credentials is not None:
             call.digest = DigestClient(destination.credentials, stack.token)
-        attempt = _Attempt(destination, stack.new_tag(), media.make_offer(), 0, stack.config.session_expires_s)
+        attempt = _Attempt(destination, stack.new_tag(), media.make_offer(), 1, stack.config.session_expires_s)
         stack.begin(call)
         self._attempts[call.id] = attempt
         self._send(call, attempt, now)
-        stack.timers.start(
-            call, "ring", now + (destination.ring_s or stack.config.ring_s), partial(self._unanswered, call)
-        )
+        self._let_ring(call, attempt, now)
         return call.id, attempt.call_id
 
+    def _let_ring(self, call: Call, attempt: _Attempt, now: float) -> None:
+        ring_s = attempt.destination.ring_s or self._stack.config.ring_s
+        self._stack.timers.start(call, "ring", now + ring_s, partial(self._unanswered, call))
+
     def _send(self, call: Call, attempt: _Attempt, now: float) -> None:
-        """Send the INVITE, the first or the next: same Call-ID and tag, a higher number, a new branch."""
-        attempt.number += 1
+        """Send the INVITE, the first or the next: same Call-ID and tag, a new branch."""
         call.provisional = False
         request = self._invite(call, attempt)
         call.outgoing = self._stack.transactions.request(
@@ -212,17 +213,29 @@ class Outbound:
             return self._tried_elsewhere(call, now)
         elif response.status != 422 or not self._longer(attempt, response):
             return False
+        attempt.number += 1
         self._send(call, attempt, now)
         return True
 
     def _tried_elsewhere(self, call: Call, now: float) -> bool:
+        """Send the same INVITE to the next server, but for its branch, as if nothing had been."""
         attempt = self._attempts.get(call.id)
-        if attempt is None or attempt.moved >= _MAX_MOVES or not self._has_another(call.source):
+        assert call.outgoing is not None  # it has failed
+        branch = call.outgoing.request.via.branch
+        if attempt is None or attempt.moved >= _MAX_MOVES or not self._has_another(call.source, branch):
             return False
         attempt.moved += 1
         attempt.tries.clear()  # another server has challenges of its own
+        self._forget_early(call)
         self._send(call, attempt, now)
+        self._let_ring(call, attempt, now)
         return True
+
+    def _forget_early(self, call: Call) -> None:
+        for early in call.early.values():
+            if early.changed:
+                call.media.restore(early.before)
+        call.early.clear()
 
     def _longer(self, attempt: _Attempt, response: Response) -> bool:
         interval = longer_interval(response, attempt.interval_s)
@@ -237,7 +250,8 @@ class Outbound:
         self._give_up(call, "cancelled" if cancelled else "refused", response.status, printable(response.reason))
 
     def _failed(self, call: Call, failure: Failure, now: float) -> None:
-        if call.phase is Phase.CALLING and not call.provisional and self._tried_elsewhere(call, now):
+        waits = call.phase in (Phase.CALLING, Phase.EARLY) and not call.provisional  # it may ring there, once it is
+        if waits and self._tried_elsewhere(call, now):
             return
         reason: EndReason = "transport" if failure == "transport" else "timeout"
         self._give_up(call, "cancelled" if call.phase is Phase.CANCELLING else reason, 408)

@@ -1,46 +1,52 @@
 """Messages in the log, for whoever looks for a fault at the wire: only if asked for, and without what others could use.
 
-Numbers and names are in them, since that is mostly what is looked for. Passwords' digests, the keys of media and the
-caller's keys are not.
+Numbers and names are in them, whatever the log does with them elsewhere, since that is mostly what is looked for. What
+proves who somebody is, the keys of media, and bodies that may hold a caller's digits are not. Each is one event, whose
+text is the message, so that it can be read on a terminal, too: indented, so that no line passes for another event.
 """
 
 import logging
 import re
+import time
+from collections.abc import Callable
 
-from fastagent.connectors.sip.actions import Transport
+from fastagent.connectors.sip.actions import Address
 from fastagent.connectors.sip.admission import Bucket
 
 _log = logging.getLogger(__name__)
 
 _MAX_TEXT = 8192
-_LINES_A_SECOND = 200.0
-_CALL_ID = re.compile(r"^    (?:Call-ID|i)[ \t]*:[ \t]*(\S+)", re.IGNORECASE | re.MULTILINE)
-_SECRETS = re.compile(
-    r"^((?:Proxy-)?Authorization[ \t]*:|a=crypto:(?:\d+ [A-Z0-9_]+)?|k=)[^\n]*(?:\n[ \t][^\n]*)*",
-    re.IGNORECASE | re.MULTILINE,
-)
-_CONTROL = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\uffff]")
+_A_SECOND = 200.0
+_SHOWN = ("application/sdp", "message/sipfrag")
+_FOLD = re.compile(r"\n[ \t]+")
+_CALL_ID = re.compile(r"^(?:Call-ID|i)[ \t]*:[ \t]*(\S+)", re.IGNORECASE | re.MULTILINE)
+_CONTENT_TYPE = re.compile(r"^(?:Content-Type|c)[ \t]*:([^;\n]*)", re.IGNORECASE | re.MULTILINE)
+_PROOFS = re.compile(r"^((?:Proxy-)?(?:Authorization|Authentication-Info)[ \t]*:)[^\n]*", re.IGNORECASE | re.MULTILINE)
+_PASSWORDS = re.compile(r"(sips?:[^:@\s>]{1,128}):[^@\s>]{0,128}@", re.IGNORECASE)
+_KEYS = re.compile(r"^(a=crypto:(?:\d+ [A-Z0-9_]+)?|a=key-mgmt:|k=)[^\n]*", re.IGNORECASE | re.MULTILINE)
+_ODD = re.compile(r"[^\t\n\x20-\x7e]")
 
 
 class Trace:
     """Writes what comes and goes; of a flood 200 messages a second, and how many were left out."""
 
-    def __init__(self) -> None:
-        self._bucket = Bucket(_LINES_A_SECOND, _LINES_A_SECOND, _LINES_A_SECOND, 0.0)
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._bucket = Bucket(_A_SECOND, _A_SECOND, _A_SECOND, clock())
         self._left_out = 0
 
-    def received(self, data: bytes, source: tuple[str, int], transport: Transport, now: float) -> None:
-        """Somebody has sent this."""
-        self._write("received from", data, f"{transport}:{source[0]}:{source[1]}", now)
+    def received(self, data: bytes, source: Address) -> None:
+        """This came from there."""
+        self._write("received from", data, source)
 
-    def sent(self, data: bytes, to: object, now: float) -> None:
-        """We send this."""
-        self._write("sent to", data, str(to), now)
+    def sent(self, data: bytes, to: Address) -> None:
+        """This went there."""
+        self._write("sent to", data, to)
 
-    def _write(self, what: str, data: bytes, peer: str, now: float) -> None:
+    def _write(self, what: str, data: bytes, peer: Address) -> None:
         if not data.strip(b"\r\n"):
             return  # a keep-alive
-        if not self._bucket.take(now):
+        if not self._bucket.take(self._clock()):
             self._left_out += 1
             return
         text = shown(data)
@@ -48,13 +54,18 @@ class Trace:
         extra: dict[str, object] = {"call_id": call_id[1] if call_id else ""}
         if self._left_out:
             extra["left_out"], self._left_out = self._left_out, 0
-        _log.info("SIP %s %s\n%s", what, peer, text, extra=extra)
+        _log.info("SIP %s %s\n    %s", what, peer, text.replace("\n", "\n    "), extra=extra)
 
 
 def shown(data: bytes) -> str:
-    """Return a message as it may be shown: indented, so that none of its lines passes for one of the log."""
+    """Return a message as it may be shown: headers unfolded, secrets and what cannot be printed left out."""
     text = data[:_MAX_TEXT].decode(errors="replace").replace("\r\n", "\n")
-    if "application/dtmf" in text.lower():
-        text = text.partition("\n\n")[0] + "\n\n***"
-    text = _SECRETS.sub(r"\1 ***", _CONTROL.sub("?", text))
-    return "\n".join(f"    {line}" for line in text.rstrip("\n").split("\n"))
+    text = _ODD.sub(lambda one: one[0] if one[0].isprintable() else "?", text)
+    head, _, body = text.partition("\n\n")
+    head = _PASSWORDS.sub(r"\1:***@", _PROOFS.sub(r"\1 ***", _FOLD.sub(" ", head)))
+    kind = _CONTENT_TYPE.search(head)
+    if body and (kind is None or "".join(kind[1].split()).lower() not in _SHOWN):
+        body = "***"
+    body = _KEYS.sub(r"\1 ***", body)
+    text = f"{head}\n\n{body}".rstrip("\n")
+    return text if len(data) <= _MAX_TEXT else f"{text}\n(cut)"

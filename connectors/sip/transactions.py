@@ -70,6 +70,11 @@ class ClientTransaction:
         """Return how a part of it is sent: where the first went. A CANCEL has its INVITE's branch, and goes there."""
         return Send(data, self.to, key=self.request.via.branch)
 
+    @property
+    def unavailable(self) -> Unavailable:
+        """Word that the server which it went to is not to be asked for now."""
+        return Unavailable(self.to, self.request.via.branch)
+
 
 class Transactions:
     """All of them; what is to be sent goes to `out`."""
@@ -225,10 +230,10 @@ class Transactions:
                 case Do.TELL:
                     assert response is not None  # only responses are told
                     if response.status == 503:
-                        self._out(Unavailable(transaction.to))
+                        self._out(transaction.unavailable)
                     transaction.on_response(response, now)
                 case Do.FAIL:
-                    self._out(Unavailable(transaction.to))
+                    self._out(transaction.unavailable)
                     transaction.on_failure("transport" if on is On.BROKEN else "timeout", now)
 
     def _clock_client(self, transaction: ClientTransaction, on: On | None, now: float) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from fastagent.connectors.sip.actions import Address, Transport
 from fastagent.connectors.sip.connections import Connections, Failed, Received
 from fastagent.connectors.sip.names import Names, Place
+from fastagent.connectors.sip.trace import Trace
 
 _MAX_WAITING = 64  # datagrams for one name, and names
 _TRIES = 20
@@ -15,6 +16,22 @@ _TRIES = 20
 
 def _no_tls() -> ssl.SSLContext:
     return ssl.create_default_context()
+
+
+def _untold(data: bytes, to: Address) -> None:
+    """Nobody wants to know what is sent."""
+
+
+def traced(received: Received, trace: Trace | None) -> Received:
+    """Have a trace told first."""
+    if trace is None:
+        return received
+
+    def both(data: bytes, source: tuple[str, int], transport: Transport) -> None:
+        trace.received(data, Address(*source, transport))
+        received(data, source, transport)
+
+    return both
 
 
 class _Datagrams(asyncio.DatagramProtocol):
@@ -37,6 +54,7 @@ class Transports:
         names: where names are.
         client_tls: how we verify TLS servers; by the system's authorities, if not given.
         kept: the places whose connections are never closed for silence.
+        trace: told of every message, when it comes and when it goes.
     """
 
     def __init__(
@@ -47,10 +65,12 @@ class Transports:
         *,
         client_tls: Callable[[], ssl.SSLContext] = _no_tls,
         kept: Callable[[], Collection[Address]] = tuple,
+        trace: Trace | None = None,
     ) -> None:
-        self._received, self._failed = received, failed
+        self._received, self._failed = traced(received, trace), failed
         self._names = names
-        self._connections = Connections(received, failed, client_tls, names, kept)
+        self._sent = trace.sent if trace is not None else _untold
+        self._connections = Connections(self._received, failed, client_tls, names, kept, self._sent)
         self._datagrams: asyncio.DatagramTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[Address, list[tuple[bytes, str]]] = {}
@@ -129,9 +149,9 @@ class Transports:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def avoid(self, to: Address) -> None:
-        """Send elsewhere from now on, if a name has more than one server: this one does not answer."""
-        if self._names.avoid(to):
+    def avoid(self, to: Address, key: str = "") -> None:
+        """Send elsewhere from now on, if a name has more than one server: the one that this went to does not answer."""
+        if self._names.avoid(to, self._names.pinned(key)):
             self._connections.leave(to)
 
     def _send_datagram(self, data: bytes, place: Place, to: Address, key: str) -> None:
@@ -140,6 +160,7 @@ class Transports:
         self._names.pin(key, place)
         try:
             self._datagrams.sendto(data, (place.host, place.port))
+            self._sent(data, Address(place.host, place.port))
         except (OSError, ValueError):  # another family, for one: uvloop says so at once
             asyncio.get_running_loop().call_soon(self._failed, to)
 

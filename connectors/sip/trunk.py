@@ -42,12 +42,12 @@ class TrunkLine:
         self._on_registered, self._on_probed = on_registered, on_probed
         self.addresses: frozenset[str] = frozenset()
         """What its names stand for."""
-        self._registration = self._probe = ""
+        self._registration = self._probe = ""  # the user agent's names for them
         self._registered = False
         self._refused: int | None = None
         """The status of a refusal that is final: a wrong password, for one."""
-        self._silent: bool | None = None
-        """Whether it did not answer when it was asked last; None: it was not asked yet."""
+        self._answers: bool | None = None
+        """Whether it takes calls, by its last answer to OPTIONS; None: it was not asked yet."""
         self._forgotten = asyncio.Event()
         self._task = asyncio.create_task(self._keep(), name="sip-trunk")
 
@@ -107,8 +107,8 @@ class TrunkLine:
         """The user agent has asked whether the trunk is there."""
         if event.probe != self._probe:
             return
-        silent, self._silent = self._silent, not event.ok
-        if self._silent is not silent:  # it is news
+        before, self._answers = self._answers, event.ok
+        if event.ok is not before:
             text = "the trunk answers" if event.ok else "the trunk does not answer, or takes no calls"
             _log.log(logging.INFO if event.ok else logging.WARNING, text, extra={"status": event.status})
         self._on_probed(event.ok)
@@ -119,7 +119,7 @@ class TrunkLine:
         found = []
         if self._refused is not None:
             found.append(f"the SIP trunk refuses our registration with {self._refused}")
-        if self._silent:
+        if self._answers is False:
             found.append("the SIP trunk does not answer, or takes no calls")
         return found
 
@@ -127,6 +127,7 @@ class TrunkLine:
         """Have ourselves forgotten there, and stop."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        self._agent.stop_probe(self._probe)
         if not self._registered:
             return
         self._perform(self._agent.unregister(self._registration, asyncio.get_running_loop().time()))

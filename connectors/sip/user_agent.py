@@ -10,6 +10,7 @@ room there is, and its description. Nothing is remembered of one that fails befo
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from fastagent.connectors.sip.actions import (
     Action,
@@ -52,7 +53,7 @@ class UserAgent:
         config: its settings.
         token: random bytes; a test may give its own.
         accepts: whether calls are taken right now; who asks how we are (OPTIONS) is told what a call would be.
-        has_another: whether a place has a server beside the one that is asked now.
+        has_another: whether a place has a server beside the one where a transaction (its branch) went.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class UserAgent:
         *,
         token: Callable[[int], bytes] = secrets.token_bytes,
         accepts: Callable[[], bool] = lambda: True,
-        has_another: Callable[[Address], bool] = lambda to: False,
+        has_another: Callable[[Address, str], bool] = lambda to, branch: False,
     ) -> None:
         self._accepts = accepts
         self._stack = Stack(config, token)
@@ -152,7 +153,7 @@ class UserAgent:
         message = parse(data)
         if isinstance(message, Request):
             self._request(message, source, now, barred)
-        elif not self._stack.transactions.receive_response(message, now):
+        elif not self._stack.transactions.receive_response(replace(message, source=source), now):
             self.dropped["stray_response"] += 1
 
     def _request(self, request: Request, source: Address, now: float, barred: str) -> None:
@@ -368,6 +369,10 @@ class UserAgent:
         """Ask a peer from now on whether it is there; return our name for it."""
         probe = self._probes.start(uri, hop, every_s, now)
         return probe, self._said()
+
+    def stop_probe(self, probe: str) -> None:
+        """Ask it no more."""
+        self._probes.stop(probe)
 
     def unregister(self, registration: str, now: float) -> list[Action]:
         """Have ourselves forgotten there."""

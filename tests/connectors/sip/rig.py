@@ -49,7 +49,7 @@ class Rig:
     transport: Transport = "udp"
     sent: list[Send] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
-    has_another: Callable[[Address], bool] = lambda to: False
+    has_another: Callable[[Address, str], bool] = lambda to, branch: False
     ua: UserAgent = field(init=False)
 
     def __post_init__(self) -> None:

@@ -11,11 +11,9 @@ import pytest
 
 from fastagent.connectors.leg import HangupReason, LegError
 from fastagent.connectors.rtp.stream import RtpStream
-from fastagent.connectors.sip.config import TlsFiles, Trunk
+from fastagent.connectors.sip.config import TlsFiles
 from fastagent.connectors.sip.dial import DialError, NoRoomError
 from fastagent.connectors.sip.media import ALL_CODECS, G722, OPUS, PCMA, PCMU
-from fastagent.connectors.sip.names import Service
-from fastagent.connectors.sip.uri import Uri
 from fastagent.media.g711 import Int16Array
 from fastagent.media.wav import write_wav
 from tests.support.sip_end import HOST, call, end, trunk_to, until
@@ -401,26 +399,6 @@ async def test_a_call_without_media_ends_with_its_cause(monkeypatch: pytest.Monk
         assert theirs.ended == "media_timeout"
         await mine.over.wait()
     assert any(b'Reason: Q.850;cause=102;text="Media timeout"' in one for one in seen)
-
-
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
-async def test_a_call_that_one_server_of_the_trunk_cannot_take_goes_to_another(transport: str) -> None:
-    async with end() as first, end() as second:
-        asked: list[str] = []
-        first.reserve = asked.append  # type: ignore[method-assign,assignment]
-
-        async def lookup(name: str) -> list[Service]:
-            ports = [one.sip.ports["udp"] for one in (first, second)]
-            return [Service(10 * place, 0, port, HOST) for place, port in enumerate(ports)]
-
-        trunk = Trunk(Uri.parse(f"sip:pbx.test;transport={transport}"))
-        async with end(trunk=trunk, lookup=lookup) as caller:
-            caller.dial("+15550100001")
-            mine, theirs = await asyncio.gather(caller.talk(), second.talk())
-            assert caller.progress == [("answered", None)]
-            await mine.leg.hang_up(HangupReason.COMPLETED)
-            await theirs.over.wait()
-            assert asked == ["sip"]
 
 
 async def test_a_route_to_an_agent_that_there_is_not_is_told_and_its_calls_are_taken() -> None:

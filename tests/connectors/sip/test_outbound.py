@@ -258,45 +258,10 @@ def test_all_parts_of_a_transaction_have_one_key_and_a_server_that_cannot_is_tol
     assert {one.key for one in rig.sent} == {asked.via.branch} == {cancel.via.branch}
     rig.send(reply(asked, 503))
     assert rig.sent[-1].key == asked.via.branch, "the ACK, too"
-    assert rig.event(Unavailable) == Unavailable(HOP)
+    assert rig.event(Unavailable) == Unavailable(HOP, asked.via.branch)
 
 
 def test_silence_is_told_as_a_server_that_does_not_answer() -> None:
-    rig, _, _ = calling()
+    rig, _, asked = calling()
     rig.wait(33)
-    assert rig.event(Unavailable) == Unavailable(HOP)
-
-
-def test_a_call_is_tried_at_the_next_server_after_503_and_after_silence_for_as_long_as_there_is_one() -> None:
-    servers = [True, True, False]
-    rig, call, asked = calling(Rig(has_another=lambda to: servers.pop(0)))
-    ack, second = rig.send(reply(asked, 503))
-    assert methods([ack, second]) == ["ACK", "INVITE"]
-    assert (second.call_id, second.from_, second.cseq.number) == (asked.call_id, asked.from_, 2)  # type: ignore[union-attr]
-    assert rig.sent[-1].key == second.via.branch != asked.via.branch
-    silent = rig.wait(32.1)
-    assert [one.cseq.number for _, one in silent] == [2] * 6 + [3]
-    third = silent[-1][1]
-    assert rig.events == [Unavailable(HOP)] * 2, "the call goes on"
-    rig.send(reply(third, 503))  # type: ignore[arg-type]
-    assert rig.event(CallEnded) == CallEnded(call, "refused", 503, "Whatever")
-    assert servers == []
-
-
-def test_a_call_that_rings_is_not_tried_at_another_server_when_its_connection_breaks_nor_one_taken_back() -> None:
-    rig, call, asked = calling(Rig(has_another=lambda to: True))
-    rig.send(reply(asked, 180))
-    rig.take(rig.ua.transport_failed(HOP, rig.now))
-    assert rig.event(CallEnded).reason == "transport"
-    rig, call, asked = calling(Rig(has_another=lambda to: True))
-    rig.take(rig.ua.hang_up(call, rig.now))
-    assert methods(rig.send(reply(asked, 503))) == ["ACK"]
-    assert rig.event(CallEnded).reason == "local"
-
-
-def test_a_name_whose_servers_all_refuse_is_given_up() -> None:
-    rig, _, asked = calling(Rig(has_another=lambda to: True))
-    for _ in range(4):
-        asked = next(one for one in rig.send(reply(asked, 503)) if isinstance(one, Request) and one.method == "INVITE")
-    assert methods(rig.send(reply(asked, 503))) == ["ACK"]
-    assert rig.event(CallEnded).reason == "refused"
+    assert rig.event(Unavailable) == Unavailable(HOP, asked.via.branch)

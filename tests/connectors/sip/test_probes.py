@@ -22,6 +22,7 @@ def test_asking_to_the_letter() -> None:
     rig, probe, asked = probing()
     assert (asked.method, asked.uri, asked.headers.get("to")) == ("OPTIONS", "sip:pbx.example", "<sip:pbx.example>")
     assert (asked.headers.get("contact"), asked.cseq.number) == ("<sip:agent@192.0.2.1:5060>", 1)
+    assert asked.headers.get("accept") == "application/sdp"
     assert rig.ua.places() == {HOP}
     assert rig.send(reply(asked, 100)) == []
     assert rig.events == []
@@ -33,13 +34,13 @@ def test_asking_to_the_letter() -> None:
 
 
 def test_any_answer_is_one_and_a_busy_server_is_asked_again_soon() -> None:
-    for status, ok in ((404, True), (401, True), (405, True), (503, False)):
+    for status, ok in ((404, True), (401, True), (405, True), (500, True), (503, False), (408, False), (504, False)):
         rig, probe, asked = probing()
         rig.send(reply(asked, status))
         event = rig.event(PeerProbed)
         assert (event, event.ok) == (PeerProbed(probe, status), ok)
         assert rig.next(100)[0] == (60.0 if ok else 10.0)
-        assert rig.has(Unavailable) is not ok
+        assert rig.has(Unavailable) is (status == 503)
 
 
 def test_silence_and_a_connection_that_breaks() -> None:
@@ -51,6 +52,25 @@ def test_silence_and_a_connection_that_breaks() -> None:
     rig, probe, _ = probing(there)
     rig.take(rig.ua.transport_failed(there, rig.now))
     assert rig.event(PeerProbed) == PeerProbed(probe, 0)
+
+
+def test_a_secure_trunk_is_asked_by_a_secure_address() -> None:
+    rig = Rig()
+    _, actions = rig.ua.probe(Uri.parse("sips:pbx.example"), Address("pbx.example", 0, "tls"), 60.0, rig.now)
+    (asked,) = rig.take(actions)
+    assert isinstance(asked, Request)
+    assert asked.headers.get("contact") == "<sips:agent@192.0.2.1:5061>"
+
+
+def test_who_is_not_asked_any_more_leaves_nothing_behind() -> None:
+    rig, probe, asked = probing()
+    rig.ua.stop_probe(probe)
+    rig.ua.stop_probe(probe)
+    assert (rig.ua.unanswered, rig.ua.transactions, rig.ua.next_timeout(), rig.ua.places()) == (0, 0, None, set())
+    rig, probe, asked = probing()
+    rig.send(reply(asked, 200))
+    rig.ua.stop_probe(probe)
+    assert rig.wait(200) == []
 
 
 async def test_the_operator_is_told_of_a_trunk_that_goes_and_comes_back() -> None:

@@ -1,0 +1,266 @@
+"""A call that one server of a name cannot take, or does not answer, is tried at the next."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from fastagent.connectors.leg import HangupReason
+from fastagent.connectors.sip.actions import Address, CallAnswered, CallEnded, CallProgress, Unavailable
+from fastagent.connectors.sip.config import Trunk
+from fastagent.connectors.sip.digest import Credentials
+from fastagent.connectors.sip.headers import NameAddr
+from fastagent.connectors.sip.message import Message, Request, Response
+from fastagent.connectors.sip.names import Lookup, Service
+from fastagent.connectors.sip.outbound import destination
+from fastagent.connectors.sip.uri import Uri
+from tests.connectors.sip.rig import LOCAL, SDP, Rig, reply, request
+from tests.support.sip_end import HOST, End, end, until
+
+CALLER = NameAddr.parse("<sip:desk@192.0.2.1>")
+HOP = Address("pbx.example", 0)
+ANSWER = SDP.replace("RTP/AVP 0 8 101", "RTP/AVP 8 101")
+CHALLENGE = 'WWW-Authenticate: Digest realm="pbx", nonce="n{}", algorithm=MD5, qop="auth"'
+
+
+def calling(*others: bool, **changes: Any) -> tuple[Rig, str, Request]:
+    """A call; whether there is another server, each time that it is asked: afterwards there always is."""
+    left = list(others)
+    rig = Rig(has_another=lambda to, branch: left.pop(0) if left else True)
+    call, _, actions = rig.ua.call(destination("sip:bob@pbx.example", CALLER, HOP, **changes), LOCAL, rig.now)
+    return rig, call, only(rig.take(actions))
+
+
+def only(messages: list[Message]) -> Request:
+    (one,) = messages
+    assert isinstance(one, Request)
+    return one
+
+
+def moved(rig: Rig, asked: Request, **more: Any) -> Request:
+    """The server says 503: its ACK, and the INVITE to the next one."""
+    ack, again = rig.send(reply(asked, 503, **more))
+    assert isinstance(ack, Request)
+    assert isinstance(again, Request)
+    assert (ack.method, again.method) == ("ACK", "INVITE")
+    return again
+
+
+def provisional(asked: Request, tag: str, number: int = 1, body: str = ANSWER) -> bytes:
+    return reply(asked, 183, tag=tag, body=body, extra=f"Require: 100rel\nRSeq: {number}")
+
+
+def update(asked: Request, tag: str) -> bytes:
+    body = ANSWER.replace("audio 4000", "audio 4444")
+    return request("UPDATE", 7, branch=tag, call_id=asked.call_id, to_tag=asked.from_.tag, from_tag=tag, body=body)
+
+
+# -- the core ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_next_invite_differs_in_its_branch_only_and_the_last_refusal_counts() -> None:
+    rig, call, asked = calling(True, True, False)
+    second = moved(rig, asked)
+    assert second.via.branch != asked.via.branch
+    assert bytes(second).replace(second.via.branch.encode(), asked.via.branch.encode()) == bytes(asked)
+    assert rig.sent[-1].key == second.via.branch
+    silent = [one for _, one in rig.wait(32.1)]
+    assert [one.cseq for one in silent] == [asked.cseq] * 7
+    third = silent[-1]
+    assert isinstance(third, Request)
+    assert rig.events == [Unavailable(HOP, one.via.branch) for one in (asked, second)], "the call goes on"
+    rig.send(reply(third, 503))
+    assert rig.event(CallEnded) == CallEnded(call, "refused", 503, "Whatever")
+
+
+def test_a_name_whose_servers_all_refuse_is_given_up() -> None:
+    rig, _, asked = calling()
+    for _ in range(4):
+        asked = moved(rig, asked)
+    assert only(rig.send(reply(asked, 503))).method == "ACK"
+    assert rig.event(CallEnded).reason == "refused"
+
+
+def test_another_server_has_challenges_of_its_own() -> None:
+    rig, _, asked = calling(credentials=Credentials("100", "secret"))
+    for number in (1, 2):
+        _, again = rig.send(reply(asked, 401, extra=CHALLENGE.format(number)))
+        assert isinstance(again, Request)
+        asked = again
+    asked = moved(rig, asked)
+    assert 'nonce="n2"' in (asked.headers.get("authorization") or "")
+    assert asked.cseq.number == 3
+    _, asked_again = rig.send(reply(asked, 401, extra=CHALLENGE.format(3)))
+    assert isinstance(asked_again, Request)
+    assert 'nonce="n3"' in (asked_again.headers.get("authorization") or "")
+    assert asked_again.cseq.number == 4
+    rig.send(reply(asked_again, 200, body=ANSWER))
+    assert rig.has(CallAnswered)
+
+
+def test_a_call_taken_back_is_not_tried_again_and_no_cancel_goes_before_the_servers_first_word() -> None:
+    rig, call, asked = calling()
+    rig.take(rig.ua.hang_up(call, rig.now))
+    assert only(rig.send(reply(asked, 503))).method == "ACK"
+    assert rig.event(CallEnded).reason == "local"
+    rig, call, asked = calling()
+    rig.send(reply(asked, 100))
+    asked = moved(rig, asked)
+    assert rig.take(rig.ua.hang_up(call, rig.now)) == []
+    cancel = only(rig.send(reply(asked, 100)))
+    assert (cancel.method, cancel.via.branch) == ("CANCEL", asked.via.branch)
+
+
+@pytest.mark.parametrize("status", [100, 180])
+def test_a_server_that_was_heard_and_is_lost_may_have_it_ring(status: int) -> None:
+    rig, _, asked = calling()
+    rig.send(reply(asked, status))
+    assert rig.take(rig.ua.transport_failed(HOP, rig.now)) == []
+    assert rig.event(CallEnded).reason == "transport"
+
+
+def test_what_rang_at_one_server_does_not_ring_at_the_next() -> None:
+    rig, _, asked = calling()
+    rig.send(reply(asked, 180))
+    asked = moved(rig, asked)
+    third = rig.wait(32.1)[-1][1]
+    assert isinstance(third, Request)
+    assert third.via.branch != asked.via.branch
+    rig.send(reply(third, 180))
+    assert len([one for one in rig.events if isinstance(one, CallProgress)]) == 2
+    assert not rig.has(CallEnded)
+
+
+def test_it_may_ring_as_long_at_every_server() -> None:
+    rig, _, _ = calling(ring_s=40.0)
+    third = rig.wait(32.1)[-1][1]
+    assert isinstance(third, Request)
+    rig.send(reply(third, 180))
+    rig.wait(39.8)
+    assert not rig.has(CallEnded)
+    assert only([one for _, one in rig.wait(0.2)]).method == "CANCEL"
+    rig, _, _ = calling(ring_s=30.0)
+    rig.wait(100)
+    assert rig.event(CallEnded).reason == "no_answer"
+
+
+def test_early_dialogs_of_a_server_that_refused_are_no_more() -> None:
+    rig, _, asked = calling()
+    for number in range(8):
+        rig.send(provisional(asked, f"old{number}"))
+    asked = moved(rig, asked, tag="old0")
+    assert only(rig.send(provisional(asked, "new"))).method == "PRACK"
+    assert rig.status(update(asked, "old1")) == 481
+    assert rig.status(update(asked, "new")) == 200
+    rig.send(reply(asked, 200, tag="new", body=ANSWER))
+    assert rig.event(CallAnswered).media.remote[1] == 4444
+
+
+def test_media_that_an_early_dialog_has_changed_is_as_it_was() -> None:
+    rig, _, asked = calling()
+    rig.send(provisional(asked, "old"))
+    assert rig.status(update(asked, "old")) == 200
+    asked = moved(rig, asked, tag="old")
+    rig.send(reply(asked, 200, tag="new", body=ANSWER.replace("audio 4000", "audio 5000")))
+    assert rig.event(CallAnswered).media.remote[1] == 5000
+
+
+def test_the_dialog_is_with_the_server_that_answered() -> None:
+    rig, call, asked = calling()
+    asked = moved(rig, asked)
+    rig.source = ("203.0.113.7", 5080)
+    ack = only(rig.send(reply(asked, 200, body=ANSWER)))
+    assert ack.method == "ACK"
+    rig.take(rig.ua.hang_up(call, rig.now))
+    assert [one.to for one in rig.sent[-2:]] == [Address("203.0.113.7", 5080)] * 2
+
+
+# -- over sockets ------------------------------------------------------------------------------------------------------
+
+
+def at(*ports: int) -> Lookup:
+    async def lookup(name: str) -> list[Service]:
+        return [Service(10 * place, 0, port, HOST) for place, port in enumerate(ports)]
+
+    return lookup
+
+
+def trunk(transport: str, **more: Any) -> Trunk:
+    return Trunk(Uri.parse(f"sip:pbx.test;transport={transport}"), **more)
+
+
+def is_full(server: End) -> list[str]:
+    """Have it refuse calls; return what is filled with a word for each."""
+    asked: list[str] = []
+    server.reserve = asked.append  # type: ignore[method-assign,assignment]
+    return asked
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("calls", [1, 3])
+async def test_calls_that_one_server_cannot_take_go_to_the_next_and_so_do_those_after(
+    transport: str, calls: int
+) -> None:
+    async with end() as first, end() as second:
+        asked = is_full(first)
+        lookup = at(first.sip.ports["udp"], second.sip.ports["udp"])
+        async with end(trunk=trunk(transport), lookup=lookup) as caller:
+            for number in range(calls):
+                caller.dial(f"+1555010000{number}")
+            await caller.talk(calls - 1)
+            assert len(asked) == calls
+            caller.dial("+15550100009")
+            mine = await caller.talk(calls)
+            assert len(asked) == calls
+            assert caller.progress == [("answered", None)] * (calls + 1)
+            await mine.leg.hang_up(HangupReason.COMPLETED)
+            await until(lambda: sum(talk.over.is_set() for talk in second.talks) == 1)
+
+
+@pytest.mark.real
+async def test_a_probe_and_a_call_that_find_out_together_do_not_bar_the_server_that_is_well() -> None:
+    async with end() as first, end() as second:
+        asked = is_full(first)
+        first.taking = False
+        lookup = at(first.sip.ports["udp"], second.sip.ports["udp"])
+        async with end(trunk=trunk("udp", probe_s=0.1), lookup=lookup) as caller:
+            caller.dial("+15550100001")
+            await until(lambda: True in caller.probed)
+            await second.talk()
+            assert len(asked) <= 1
+            await until(lambda: caller.probed[-2:] == [True, True])
+            assert caller.sip.weaknesses == []
+
+
+@asynccontextmanager
+async def refusing_and_closing() -> AsyncIterator[int]:
+    """A server of TCP that says 503 and hangs up; its port."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from fastagent.connectors.sip.message import parse
+        from fastagent.connectors.sip.requests import response_to
+
+        asked = parse(await reader.readuntil(b"\r\n\r\n"))
+        assert isinstance(asked, Request)
+        refusal: Response = response_to(asked, 503, "x")
+        writer.write(bytes(refusal))
+        writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.real
+async def test_a_connection_that_closes_behind_a_refusal_takes_nothing_with_it() -> None:
+    async with refusing_and_closing() as port, end() as second:
+        lookup = at(port, second.sip.ports["tcp"])
+        async with end(trunk=trunk("tcp"), lookup=lookup) as caller:
+            caller.dial("+15550100001")
+            mine, theirs = await asyncio.gather(caller.talk(), second.talk())
+            assert caller.progress == [("answered", None)]
+            await mine.leg.hang_up(HangupReason.COMPLETED)
+            await theirs.over.wait()
