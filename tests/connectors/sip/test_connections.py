@@ -326,3 +326,26 @@ async def test_a_connection_that_was_left_for_another_server_ends_after_what_was
             assert to not in one.failed, "it has another connection"
         finally:
             await one.all.aclose()
+
+
+async def test_a_connection_that_ends_after_it_was_left_takes_nothing_that_waits_for_the_next_with_it() -> None:
+    async with opened() as first, opened() as second:
+
+        async def lookup(name: str) -> list[Service]:
+            return [Service(at, 0, one.port, "localhost") for at, one in enumerate((first, second))]
+
+        one = Open()
+        one.all = Transports(lambda data, source, kind: None, one.failed.append, Names(lookup=lookup))
+        await one.all.open(HOST, 0)
+        try:
+            to = Address("pbx.test", 0, "tcp")
+            one.all.send(OPTIONS, to, key="a")
+            await until(lambda: len(first.received) == 1)
+            one.all.avoid(to, "a")
+            (left,) = one.all._connections._opened
+            one.all.send(OPTIONS, to, key="b")  # it waits for a connection
+            left.abort()
+            await until(lambda: len(second.received) == 1)
+            assert to not in one.failed
+        finally:
+            await one.all.aclose()
