@@ -219,8 +219,8 @@ class Connections:
         for name in connection.names:
             if self._all.get(name) is connection:  # or it was left, and the name has another by now, or will have
                 del self._all[name]
-                if not self._closing:
-                    self._failed(name)
+        if not self._closing:
+            self._failed(connection.names[0])
 
     def _sweep(self) -> None:
         """Close connections on which nothing was said for long, or never anything that is SIP, and those that were left
@@ -257,10 +257,10 @@ class Connections:
             self._opening[to] = [(data, key)]
             self._do(self._open(to), "sip-connect")
 
-    def leave(self, to: Address) -> None:
-        """Have the next message to a name open a connection anew: its server is to be passed over."""
+    def leave(self, to: Address, place: Place) -> None:
+        """Have the next message to a name open a connection anew, if it has one to this server: that is passed over."""
         connection = self._all.get(to)
-        if connection is not None and to != connection.names[0]:
+        if connection is not None and to != connection.names[0] and connection.peer == (place.host, place.port):
             connection.left_at = asyncio.get_running_loop().time()
             del self._all[to]
 

@@ -152,7 +152,7 @@ class SipConnection:
                 credentials=config.trunk.credentials if config.trunk is not None else None,
             ),
             accepts=self._host.accepts_calls,
-            has_another=self._names.has_another,
+            servers=self._names,
         )
         self._counts = Counts(self._agent, self._host, self.name)
         if config.trunk is not None:

@@ -30,6 +30,8 @@ class Dialog:
     remote_seq: int | None = None
     flow: Address | None = None
     """Where requests go instead of the target's own address: a connection that is there, or out through a NAT."""
+    home: Address | None = None
+    """The name whose server that is: where a connection is opened anew if that one is gone."""
 
     @property
     def remote_tag(self) -> str:
@@ -83,7 +85,7 @@ class Dialog:
         contact = contact_of(headers)
         if contact is not None:
             self.target = str(contact)
-            if source is not None and not self.route and not (self.flow and not is_numeric(self.flow.host)):
+            if source is not None and not self.route and self.home is None:
                 self.flow = flow_of_caller(headers, contact, source)
 
 
@@ -102,13 +104,12 @@ def dialog_of_caller(request: Request, tag: str, source: Address) -> Dialog:
     )
 
 
-def dialog_of_callee(request: Request, response: Response, to: Address) -> Dialog:
-    """Begin a dialog from an answer to our INVITE (section 12.1.2): the routes are turned round."""
+def dialog_of_callee(request: Request, response: Response, to: Address, place: Address) -> Dialog:
+    """Begin a dialog from an answer to our INVITE (section 12.1.2), which was for `to` and went to a place: the routes
+    are turned round."""
     contact = contact_of(response.headers) or Uri.parse(request.uri)
     route = tuple(reversed(response.headers.listed("record-route")))
-    flow = flow_of_callee(contact, to, route)
-    if flow is not None and flow.transport == "udp" and not is_numeric(flow.host) and response.source is not None:
-        flow = response.source  # the one of the name's servers that has the call
+    at_home = flow_of_callee(contact, to, route) is not None
     return Dialog(
         request.call_id,
         request.headers.get("from") or "",
@@ -116,7 +117,8 @@ def dialog_of_callee(request: Request, response: Response, to: Address) -> Dialo
         str(contact),
         route,
         local_seq=request.cseq.number,
-        flow=flow,
+        flow=place if at_home else None,  # that one of the name's servers has the call
+        home=to if at_home and not is_numeric(to.host) else None,
     )
 
 

@@ -8,7 +8,6 @@ headers: it is made from the body on the way out, so that it cannot lie.
 import re
 from dataclasses import dataclass, field
 
-from fastagent.connectors.sip.actions import Address
 from fastagent.connectors.sip.grammar import BLANK, NUMBER, TOKEN, Malformed
 from fastagent.connectors.sip.headers import CSeq, Headers, NameAddr, Via, canonical
 
@@ -72,8 +71,6 @@ class Response:
     reason: str
     headers: Headers
     body: bytes = b""
-    source: Address | None = field(default=None, compare=False)
-    """Where it came from."""
 
     def __bytes__(self) -> bytes:
         return _written(f"SIP/2.0 {self.status} {self.reason}", self.headers, self.body)

@@ -26,7 +26,7 @@ _LOOKUP_S = 10.0
 _SERVICES_S = 3.0
 _MAX_NAMES = 256
 _MAX_PLACES = 16
-_MAX_PINNED = 4096
+_MAX_PINNED = 16_384
 _SERVICE = {"udp": "_sip._udp", "tcp": "_sip._tcp", "tls": "_sips._tcp"}
 
 
@@ -204,25 +204,31 @@ class Names:
             places += [Place(host, one.port, one.priority) for host in hosts]
         if not places:
             raise OSError(f"none of the servers of {to.host} has an address")
-        return list(dict.fromkeys(places))
+        return list({(one.host, one.port): one for one in reversed(places)}.values())[::-1]
 
-    def has_another(self, to: Address, key: str = "") -> bool:
+    def where(self, to: Address, branch: str) -> Address:
+        """Return where something to an address began; the address itself, if it has not."""
+        begun = self._pinned.get(branch)
+        return Address(begun.host, begun.port, to.transport) if begun is not None else to
+
+    def has_another(self, to: Address, branch: str) -> bool:
         """Whether a name has a server, not passed over, beside the one where something began: or beside the chosen."""
-        known, begun = self._known.get(to), self._pinned.get(key)
+        known, begun = self._known.get(to), self._pinned.get(branch)
         if known is None:
             return False
         one = known.place_at(begun) if begun is not None else known.chosen
         return any(place != one and known.avoided.get(place, 0.0) <= self._now for place in known.places)
 
-    def avoid(self, to: Address, place: Place | None = None) -> bool:
-        """Pass over a place, or the chosen one, for a while: it did not answer. Return whether that makes us change."""
+    def avoid(self, to: Address, place: Place | None = None) -> Place | None:
+        """Pass over a place, or the chosen one, for a while: it did not answer. Return the one that is chosen now."""
         known = self._known.get(to)
-        if known is None or (place := known.place_at(place) if place is not None else known.chosen) is None:
-            return False
-        before = known.chosen
-        known.avoided[place] = self._now + _AVOID_S
-        known.choose(self._now)
-        return known.chosen != before
+        if known is None:
+            return None
+        place = known.place_at(place) if place is not None else known.chosen
+        if place is not None:
+            known.avoided[place] = self._now + _AVOID_S
+            known.choose(self._now)
+        return known.chosen
 
     @property
     def _now(self) -> float:

@@ -4,7 +4,6 @@ Where a server does not answer, or cannot (503), and its name has another, the c
 """
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -62,18 +61,10 @@ class _Attempt:
 
 
 class Outbound:
-    """Calls by us; `has_another` says whether a place has a server beside the one where a transaction went."""
+    """Calls by us."""
 
-    def __init__(
-        self,
-        stack: Stack,
-        in_dialog: InDialog,
-        changes: Changes,
-        provisionals: Provisionals,
-        has_another: Callable[[Address, str], bool],
-    ) -> None:
+    def __init__(self, stack: Stack, in_dialog: InDialog, changes: Changes, provisionals: Provisionals) -> None:
         self._stack, self._in_dialog, self._changes, self._provisionals = stack, in_dialog, changes, provisionals
-        self._has_another = has_another
         self._attempts: dict[str, _Attempt] = {}
 
     def call(self, destination: Destination, local: tuple[str, int], now: float) -> tuple[str, str]:
@@ -154,7 +145,8 @@ class Outbound:
                 return
             if len(call.acks) >= MAX_FORKS:
                 return
-            dialog = dialog_of_callee(call.outgoing.request, response, call.source)
+            place = self._stack.servers.where(call.source, call.outgoing.branch)
+            dialog = dialog_of_callee(call.outgoing.request, response, call.source, place)
             if tag in call.early:  # our PRACKs have numbers, too
                 dialog.local_seq = call.early[tag].dialog.local_seq
             self._acknowledge(call, dialog, tag, response.cseq.number)
@@ -221,8 +213,8 @@ class Outbound:
         """Send the same INVITE to the next server, but for its branch, as if nothing had been."""
         attempt = self._attempts.get(call.id)
         assert call.outgoing is not None  # it has failed
-        branch = call.outgoing.request.via.branch
-        if attempt is None or attempt.moved >= _MAX_MOVES or not self._has_another(call.source, branch):
+        another = self._stack.servers.has_another(call.source, call.outgoing.branch)
+        if attempt is None or attempt.moved >= _MAX_MOVES or not another:
             return False
         attempt.moved += 1
         attempt.tries.clear()  # another server has challenges of its own

@@ -74,8 +74,12 @@ class Probes:
         return Request("OPTIONS", str(probe.uri), Headers(items))
 
     def _answered(self, probe: _Probe, response: Response, now: float) -> None:
-        if response.status >= 200:
-            self._found(probe, PeerProbed(probe.id, response.status), now)
+        if response.status < 200:
+            return
+        event = PeerProbed(probe.id, response.status)
+        if not event.ok and response.status != 503 and probe.outgoing is not None:
+            self._stack.actions.append(probe.outgoing.unavailable)  # as 503 is told by the transaction
+        self._found(probe, event, now)
 
     def _failed(self, probe: _Probe, failure: Failure, now: float) -> None:
         self._found(probe, PeerProbed(probe.id, 0), now)

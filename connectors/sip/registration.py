@@ -57,6 +57,8 @@ class _Registration:
     left: Uri | None = None
     """Where we were before a NAT moved us: a binding to be removed."""
     leaving: bool = False
+    place: Address | None = None
+    """Where the registrar's answer came from: the server that knows us."""
 
 
 class Registrations:
@@ -93,13 +95,9 @@ class Registrations:
 
     def _send(self, registration: _Registration, now: float) -> None:
         registration.number += 1
-        self._stack.transactions.request(
-            self._request(registration),
-            registration.registrar.hop,
-            partial(self._answered, registration, registration.number),
-            partial(self._failed, registration),
-            now,
-        )
+        request, hop = self._request(registration), registration.registrar.hop
+        answered = partial(self._answered, registration, registration.number, request.via.branch)
+        self._stack.transactions.request(request, hop, answered, partial(self._failed, registration), now)
 
     def _request(self, registration: _Registration) -> Request:
         registrar = registration.registrar
@@ -122,10 +120,11 @@ class Registrations:
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
-    def _answered(self, registration: _Registration, number: int, response: Response, now: float) -> None:
+    def _answered(self, registration: _Registration, number: int, branch: str, response: Response, now: float) -> None:
         if response.status < 200 or number != registration.number:
             return  # a late answer is for a request that another has replaced
         if response.status < 300:
+            registration.place = self._stack.servers.where(registration.registrar.hop, branch)
             self._accepted(registration, response, now)
         elif response.status in (401, 407):
             if registration.digest.take(response, registration.tries):
@@ -163,13 +162,13 @@ class Registrations:
         self._send(registration, now)
 
     def hops(self) -> set[Address]:
-        """Return where we are registered."""
-        return {registration.registrar.hop for registration in self._all.values()}
+        """Return where we are registered, or want to be."""
+        return {registration.place or registration.registrar.hop for registration in self._all.values()}
 
-    def broken(self, hop: Address, now: float) -> None:
+    def broken(self, place: Address, now: float) -> None:
         """The connection to a registrar is gone, and with it the way that calls come to us: register anew."""
         for registration in self._all.values():
-            if registration.registered and not registration.leaving and registration.registrar.hop == hop:
+            if registration.registered and not registration.leaving and registration.place == place:
                 registration.registered = False
                 at = now + _RECONNECT_S * (0.2 + 0.8 * self._random())
                 self._stack.timers.start(registration, "refresh", at, partial(self._refresh, registration))
@@ -227,7 +226,7 @@ class Registrations:
         self._stack.actions.append(RegistrationFailed(registration.id, status, delay))
 
     def _keep_alive(self, registration: _Registration, now: float) -> None:
-        self._stack.actions.append(Send(PING, registration.registrar.hop))
+        self._stack.actions.append(Send(PING, registration.place or registration.registrar.hop))
         timers = self._stack.timers
         timers.start(registration, "keep_alive", now + _KEEP_ALIVE_S, partial(self._keep_alive, registration))
 

@@ -96,7 +96,8 @@ class Provisionals:
             return False
         if early is None:
             try:
-                dialog = dialog_of_callee(call.outgoing.request, response, call.source)
+                place = self._stack.servers.where(call.source, call.outgoing.branch)
+                dialog = dialog_of_callee(call.outgoing.request, response, call.source, place)
                 dialog.addressed()
             except Malformed:  # it cannot be acknowledged; the final answer will tell
                 return True

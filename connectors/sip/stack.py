@@ -26,6 +26,7 @@ from fastagent.connectors.sip.headers import MAGIC
 from fastagent.connectors.sip.media import Capabilities, NegotiatedMedia
 from fastagent.connectors.sip.message import Request
 from fastagent.connectors.sip.requests import ALLOW, SUPPORTED, Items, response_to
+from fastagent.connectors.sip.servers import Servers
 from fastagent.connectors.sip.timers import Timers
 from fastagent.connectors.sip.transactions import ServerTransaction, Transactions, reply_address
 from fastagent.connectors.sip.uri import Uri, sip_uri
@@ -69,11 +70,11 @@ class AgentConfig:
 class Stack:
     """The shared part."""
 
-    def __init__(self, config: AgentConfig, token: Token) -> None:
-        self.config, self.token = config, token
+    def __init__(self, config: AgentConfig, token: Token, servers: Servers) -> None:
+        self.config, self.token, self.servers = config, token, servers
         self.timers = Timers()
         self.actions: list[Action] = []
-        self.transactions = Transactions(self.timers, self.actions.append)
+        self.transactions = Transactions(self.timers, self.actions.append, servers)
         self.trust = Trust(config.trusted)
         self.admission = Admission(self.trust, per_source=config.per_source, overall=config.overall)
         self.digest = DigestServer(config.realm, config.users, token, algorithms=config.algorithms)
@@ -186,10 +187,10 @@ class Stack:
 
     def talks_to(self, host: str) -> bool:
         """Whether there is something under way with somebody there, as far as his address or his Contact tells."""
-        return self.transactions.hosts[host] > 0 or any(
-            call.source.host == host or (call.dialog is not None and host in call.dialog.target)
-            for call in self.calls.values()
-        )
+        if self.transactions.hosts[host] > 0 or any(call.source.host == host for call in self.calls.values()):
+            return True
+        dialogs = (call.dialog for call in self.calls.values() if call.dialog is not None)
+        return any(host in one.target or (one.flow is not None and one.flow.host == host) for one in dialogs)
 
     def places(self) -> set[Address]:
         """Return where the other sides of calls are."""
@@ -197,10 +198,10 @@ class Stack:
         return {call.source for call in self.calls.values()} | {flow for flow in flows if flow is not None}
 
     def flow_lost(self, to: Address) -> None:
-        """A connection to us is gone: whoever opened it may be reached at his Contact. One of ours is opened anew."""
+        """A connection is gone: whoever opened it may be reached at his Contact; ours is opened anew, to its name."""
         for call in self.calls.values() if to.reliable else ():
-            if call.invite is not None and call.dialog is not None and call.dialog.flow == to:
-                call.dialog.flow = None
+            if call.dialog is not None and call.dialog.flow == to and (call.invite is not None or call.dialog.home):
+                call.dialog.flow = call.dialog.home
 
     def begin(self, call: Call) -> None:
         """Keep a call."""

@@ -7,8 +7,6 @@ text is the message, so that it can be read on a terminal, too: indented, so tha
 
 import logging
 import re
-import time
-from collections.abc import Callable
 
 from fastagent.connectors.sip.actions import Address
 from fastagent.connectors.sip.admission import Bucket
@@ -30,23 +28,22 @@ _ODD = re.compile(r"[^\t\n\x20-\x7e]")
 class Trace:
     """Writes what comes and goes; of a flood 200 messages a second, and how many were left out."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._bucket = Bucket(_A_SECOND, _A_SECOND, _A_SECOND, clock())
+    def __init__(self) -> None:
+        self._bucket = Bucket(_A_SECOND, _A_SECOND, _A_SECOND, 0.0)
         self._left_out = 0
 
-    def received(self, data: bytes, source: Address) -> None:
+    def received(self, data: bytes, source: Address, now: float) -> None:
         """This came from there."""
-        self._write("received from", data, source)
+        self._write("received from", data, source, now)
 
-    def sent(self, data: bytes, to: Address) -> None:
+    def sent(self, data: bytes, to: Address, now: float) -> None:
         """This went there."""
-        self._write("sent to", data, to)
+        self._write("sent to", data, to, now)
 
-    def _write(self, what: str, data: bytes, peer: Address) -> None:
+    def _write(self, what: str, data: bytes, peer: Address, now: float) -> None:
         if not data.strip(b"\r\n"):
             return  # a keep-alive
-        if not self._bucket.take(self._clock()):
+        if not self._bucket.take(now):
             self._left_out += 1
             return
         text = shown(data)
@@ -59,13 +56,13 @@ class Trace:
 
 def shown(data: bytes) -> str:
     """Return a message as it may be shown: headers unfolded, secrets and what cannot be printed left out."""
-    text = data[:_MAX_TEXT].decode(errors="replace").replace("\r\n", "\n")
+    text = data.lstrip(b"\r\n")[:_MAX_TEXT].decode(errors="replace").replace("\r\n", "\n")
     text = _ODD.sub(lambda one: one[0] if one[0].isprintable() else "?", text)
     head, _, body = text.partition("\n\n")
-    head = _PASSWORDS.sub(r"\1:***@", _PROOFS.sub(r"\1 ***", _FOLD.sub(" ", head)))
+    head = _FOLD.sub(" ", head)
     kind = _CONTENT_TYPE.search(head)
     if body and (kind is None or "".join(kind[1].split()).lower() not in _SHOWN):
         body = "***"
-    body = _KEYS.sub(r"\1 ***", body)
-    text = f"{head}\n\n{body}".rstrip("\n")
+    text = f"{head}\n\n{_FOLD.sub(' ', body)}".rstrip("\n")
+    text = _PASSWORDS.sub(r"\1:***@", _PROOFS.sub(r"\1 ***", _KEYS.sub(r"\1 ***", text)))  # a body may be a message
     return text if len(data) <= _MAX_TEXT else f"{text}\n(cut)"

@@ -13,6 +13,7 @@ from fastagent.connectors.sip.actions import Action, Address, Send, Unavailable
 from fastagent.connectors.sip.headers import MAGIC
 from fastagent.connectors.sip.message import Request, Response
 from fastagent.connectors.sip.requests import ack_of_refusal
+from fastagent.connectors.sip.servers import Servers
 from fastagent.connectors.sip.timers import Timers
 from fastagent.connectors.sip.transaction import (
     CLIENT,
@@ -63,24 +64,24 @@ class ClientTransaction:
         self.request, self.to = request, to
         self.on_response, self.on_failure = on_response, on_failure
         self.core = Transaction(INVITE_CLIENT if request.method == "INVITE" else CLIENT, reliable=to.reliable)
-        self.data = bytes(request)
+        self.data, self.branch = bytes(request), request.via.branch
         self.ack = b""
 
     def sending(self, data: bytes) -> Send:
         """Return how a part of it is sent: where the first went. A CANCEL has its INVITE's branch, and goes there."""
-        return Send(data, self.to, key=self.request.via.branch)
+        return Send(data, self.to, key=self.branch)
 
     @property
     def unavailable(self) -> Unavailable:
         """Word that the server which it went to is not to be asked for now."""
-        return Unavailable(self.to, self.request.via.branch)
+        return Unavailable(self.to, self.branch)
 
 
 class Transactions:
     """All of them; what is to be sent goes to `out`."""
 
-    def __init__(self, timers: Timers, out: Callable[[Action], None]) -> None:
-        self._timers, self._out = timers, out
+    def __init__(self, timers: Timers, out: Callable[[Action], None], servers: Servers) -> None:
+        self._timers, self._out, self._servers = timers, out, servers
         self._server: dict[Key, ServerTransaction] = {}
         self._merged: dict[Key, Key] = {}
         self._client: dict[Key, ClientTransaction] = {}
@@ -212,8 +213,8 @@ class Transactions:
             transaction.on_failure("timeout", now)
 
     def broken(self, to: Address, now: float) -> None:
-        """The transport cannot reach a place: what waits for it has failed."""
-        for transaction in [one for one in self._client.values() if one.to == to]:
+        """The transport cannot reach a place: what went there has failed."""
+        for transaction in [one for one in self._client.values() if self._servers.where(one.to, one.branch) == to]:
             self._ask(transaction, On.BROKEN, now)
 
     def _ask(self, transaction: ClientTransaction, on: On, now: float, response: Response | None = None) -> None:

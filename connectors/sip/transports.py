@@ -18,22 +18,6 @@ def _no_tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _untold(data: bytes, to: Address) -> None:
-    """Nobody wants to know what is sent."""
-
-
-def traced(received: Received, trace: Trace | None) -> Received:
-    """Have a trace told first."""
-    if trace is None:
-        return received
-
-    def both(data: bytes, source: tuple[str, int], transport: Transport) -> None:
-        trace.received(data, Address(*source, transport))
-        received(data, source, transport)
-
-    return both
-
-
 class _Datagrams(asyncio.DatagramProtocol):
     def __init__(self, received: Received) -> None:
         self._received = received
@@ -67,14 +51,21 @@ class Transports:
         kept: Callable[[], Collection[Address]] = tuple,
         trace: Trace | None = None,
     ) -> None:
-        self._received, self._failed = traced(received, trace), failed
-        self._names = names
-        self._sent = trace.sent if trace is not None else _untold
+        self._told, self._failed, self._names, self._trace = received, failed, names, trace
         self._connections = Connections(self._received, failed, client_tls, names, kept, self._sent)
         self._datagrams: asyncio.DatagramTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[Address, list[tuple[bytes, str]]] = {}
         self.ports: dict[Transport, int] = {}
+
+    def _received(self, data: bytes, source: tuple[str, int], transport: Transport) -> None:
+        if self._trace is not None:
+            self._trace.received(data, Address(*source, transport), asyncio.get_running_loop().time())
+        self._told(data, source, transport)
+
+    def _sent(self, data: bytes, to: Address) -> None:
+        if self._trace is not None:
+            self._trace.sent(data, to, asyncio.get_running_loop().time())
 
     async def open(
         self, host: str, port: int, *, tls_port: int | None = None, tls: ssl.SSLContext | None = None
@@ -149,10 +140,12 @@ class Transports:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def avoid(self, to: Address, key: str = "") -> None:
+    def avoid(self, to: Address, key: str) -> None:
         """Send elsewhere from now on, if a name has more than one server: the one that this went to does not answer."""
-        if self._names.avoid(to, self._names.pinned(key)):
-            self._connections.leave(to)
+        place = self._names.pinned(key)
+        chosen = self._names.avoid(to, place)
+        if chosen is not None and place is not None and (chosen.host, chosen.port) != (place.host, place.port):
+            self._connections.leave(to, place)
 
     def _send_datagram(self, data: bytes, place: Place, to: Address, key: str) -> None:
         if self._datagrams is None:
@@ -162,7 +155,7 @@ class Transports:
             self._datagrams.sendto(data, (place.host, place.port))
             self._sent(data, Address(place.host, place.port))
         except (OSError, ValueError):  # another family, for one: uvloop says so at once
-            asyncio.get_running_loop().call_soon(self._failed, to)
+            asyncio.get_running_loop().call_soon(self._failed, Address(place.host, place.port))
 
     async def _find_and_send(self, to: Address) -> None:
         places: list[Place] = []

@@ -10,7 +10,6 @@ room there is, and its description. Nothing is remembered of one that fails befo
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from fastagent.connectors.sip.actions import (
     Action,
@@ -38,6 +37,7 @@ from fastagent.connectors.sip.registrar import bindings
 from fastagent.connectors.sip.registration import Registrar, Registrations
 from fastagent.connectors.sip.reliable import Provisionals
 from fastagent.connectors.sip.requests import Items
+from fastagent.connectors.sip.servers import NoNames, Servers
 from fastagent.connectors.sip.stack import AgentConfig, Stack
 from fastagent.connectors.sip.transfer import Transfers, target_of
 from fastagent.connectors.sip.uri import Uri
@@ -53,7 +53,7 @@ class UserAgent:
         config: its settings.
         token: random bytes; a test may give its own.
         accepts: whether calls are taken right now; who asks how we are (OPTIONS) is told what a call would be.
-        has_another: whether a place has a server beside the one where a transaction (its branch) went.
+        servers: which of a name's servers things went to.
     """
 
     def __init__(
@@ -62,17 +62,17 @@ class UserAgent:
         *,
         token: Callable[[int], bytes] = secrets.token_bytes,
         accepts: Callable[[], bool] = lambda: True,
-        has_another: Callable[[Address, str], bool] = lambda to, branch: False,
+        servers: Servers | None = None,
     ) -> None:
         self._accepts = accepts
-        self._stack = Stack(config, token)
+        self._stack = Stack(config, token, servers or NoNames())
         self._in_dialog = InDialog(self._stack)
         self._changes = Changes(self._stack, self._in_dialog)
         self._transfers = Transfers(self._stack, self._in_dialog)
         provisionals = Provisionals(self._stack)
         self._inbound = Inbound(self._stack, self._in_dialog, self._changes, provisionals)
         self._in_call = InCall(self._stack, self._inbound, self._changes, self._transfers, provisionals)
-        self._outbound = Outbound(self._stack, self._in_dialog, self._changes, provisionals, has_another)
+        self._outbound = Outbound(self._stack, self._in_dialog, self._changes, provisionals)
         self._registrations = Registrations(self._stack)
         self._probes = Probes(self._stack)
 
@@ -153,7 +153,7 @@ class UserAgent:
         message = parse(data)
         if isinstance(message, Request):
             self._request(message, source, now, barred)
-        elif not self._stack.transactions.receive_response(replace(message, source=source), now):
+        elif not self._stack.transactions.receive_response(message, now):
             self.dropped["stray_response"] += 1
 
     def _request(self, request: Request, source: Address, now: float, barred: str) -> None:
@@ -229,7 +229,7 @@ class UserAgent:
         self._stack.answer(transaction, 200, self._stack.new_tag(), now, items=items)
 
     def transport_failed(self, to: Address, now: float) -> list[Action]:
-        """Take word that a place cannot be reached; requests on their way there have failed."""
+        """Take word that a place cannot be reached, or a name has none; requests that went there have failed."""
         self._stack.flow_lost(to)
         self._stack.transactions.broken(to, now)
         self._registrations.broken(to, now)

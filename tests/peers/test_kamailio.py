@@ -19,7 +19,7 @@ def settings(port: int, transport: str) -> dict[str, str]:
     return {
         "SIP_PORT": str(free_port()), "SIP_TRUNK": f"sip:127.0.0.1:{port};transport={transport}",
         "SIP_TRUNK_USER": USER, "SIP_TRUNK_PASSWORD": PASSWORD, "SIP_TRUST_LOOPBACK": "0",
-        "SIP_ROUTES": f"{USER}=bench", "SIP_TRUNK_PROBE_S": "1",
+        "SIP_ROUTES": f"{USER}=bench", "SIP_TRUNK_PROBE_S": "5",
         "FASTAGENT_CALL_TO": "2??", "FASTAGENT_SPEECH": "scripted", "FASTAGENT_LOG_TRANSCRIPTS": "1",
     }  # fmt: skip
 

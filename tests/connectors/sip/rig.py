@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from fastagent.connectors.sip.actions import Action, Address, Send, Transport
+from fastagent.connectors.sip.actions import Action, Send, Transport
 from fastagent.connectors.sip.message import Message, Request, Response, parse
+from fastagent.connectors.sip.servers import NoNames, Servers
 from fastagent.connectors.sip.stack import AgentConfig
 from fastagent.connectors.sip.user_agent import UserAgent
 
@@ -49,11 +50,11 @@ class Rig:
     transport: Transport = "udp"
     sent: list[Send] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
-    has_another: Callable[[Address, str], bool] = lambda to, branch: False
+    servers: Servers = field(default_factory=NoNames)
     ua: UserAgent = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ua = UserAgent(self.config, token=tokens(), has_another=self.has_another)
+        self.ua = UserAgent(self.config, token=tokens(), servers=self.servers)
 
     def take(self, actions: list[Action]) -> list[Message]:
         """Keep what was said; return the messages among it."""

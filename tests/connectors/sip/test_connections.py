@@ -103,7 +103,7 @@ async def test_a_connection_that_we_opened_by_a_name_is_found_again_and_forgotte
         await until(lambda: len(other.received) == 4)
         assert len({source for _, source in other.received}) == 1
         await other.all.aclose()
-        await until(lambda: to in one.failed)
+        await until(lambda: Address(HOST, other.port, "tcp") in one.failed)
         assert len(one.all._connections) == 0
         assert not one.all._connections._all
 
@@ -317,7 +317,7 @@ async def test_a_connection_that_was_left_for_another_server_ends_after_what_was
             to = Address("pbx.test", 0, "tcp")
             one.all.send(OPTIONS, to, key="a")
             await until(lambda: len(first.received) == 1)
-            one.all.avoid(to)
+            one.all.avoid(to, "a")
             one.all.send(OPTIONS, to, key="b")
             await until(lambda: len(second.received) == 1)
             one.all.send(OPTIONS, to, key="a")

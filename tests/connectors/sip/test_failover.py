@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fastagent.connectors.leg import HangupReason
+from fastagent.connectors.sip import connections, registration
 from fastagent.connectors.sip.actions import Address, CallAnswered, CallEnded, CallProgress, Unavailable
 from fastagent.connectors.sip.config import Trunk
 from fastagent.connectors.sip.digest import Credentials
@@ -15,22 +16,43 @@ from fastagent.connectors.sip.headers import NameAddr
 from fastagent.connectors.sip.message import Message, Request, Response
 from fastagent.connectors.sip.names import Lookup, Service
 from fastagent.connectors.sip.outbound import destination
+from fastagent.connectors.sip.registration import Registrar
+from fastagent.connectors.sip.servers import NoNames
 from fastagent.connectors.sip.uri import Uri
 from tests.connectors.sip.rig import LOCAL, SDP, Rig, reply, request
 from tests.support.sip_end import HOST, End, end, until
 
 CALLER = NameAddr.parse("<sip:desk@192.0.2.1>")
 HOP = Address("pbx.example", 0)
+FIRST, SECOND = Address("203.0.113.6", 5060, "tcp"), Address("203.0.113.7", 5080, "tcp")
 ANSWER = SDP.replace("RTP/AVP 0 8 101", "RTP/AVP 8 101")
 CHALLENGE = 'WWW-Authenticate: Digest realm="pbx", nonce="n{}", algorithm=MD5, qop="auth"'
 
 
-def calling(*others: bool, **changes: Any) -> tuple[Rig, str, Request]:
-    """A call; whether there is another server, each time that it is asked: afterwards there always is."""
-    left = list(others)
-    rig = Rig(has_another=lambda to, branch: left.pop(0) if left else True)
-    call, _, actions = rig.ua.call(destination("sip:bob@pbx.example", CALLER, HOP, **changes), LOCAL, rig.now)
+class Several(NoNames):
+    """A name's servers: whether there is another, each time that it is asked, afterwards always; and who went where."""
+
+    def __init__(self, *others: bool) -> None:
+        self.others = list(others)
+        self.places: dict[str, Address] = {}
+
+    def where(self, to: Address, branch: str) -> Address:
+        return self.places.get(branch, to)
+
+    def has_another(self, to: Address, branch: str) -> bool:
+        return self.others.pop(0) if self.others else True
+
+
+def calling(*others: bool, hop: Address = HOP, **changes: Any) -> tuple[Rig, str, Request]:
+    rig = Rig(servers=Several(*others))
+    call, _, actions = rig.ua.call(destination("sip:bob@pbx.example", CALLER, hop, **changes), LOCAL, rig.now)
     return rig, call, only(rig.take(actions))
+
+
+def went(rig: Rig, asked: Request, place: Address) -> None:
+    """The shell has sent it there."""
+    assert isinstance(rig.servers, Several)
+    rig.servers.places[asked.via.branch] = place
 
 
 def only(messages: list[Message]) -> Request:
@@ -170,11 +192,60 @@ def test_media_that_an_early_dialog_has_changed_is_as_it_was() -> None:
 def test_the_dialog_is_with_the_server_that_answered() -> None:
     rig, call, asked = calling()
     asked = moved(rig, asked)
-    rig.source = ("203.0.113.7", 5080)
+    second = Address("203.0.113.7", 5080)
+    went(rig, asked, second)
+    rig.source = (second.host, 41234)  # an answer may be sent from any port
     ack = only(rig.send(reply(asked, 200, body=ANSWER)))
     assert ack.method == "ACK"
     rig.take(rig.ua.hang_up(call, rig.now))
-    assert [one.to for one in rig.sent[-2:]] == [Address("203.0.113.7", 5080)] * 2
+    assert [one.to for one in rig.sent[-2:]] == [second] * 2
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+def test_a_dialog_lives_on_its_servers_connection_and_goes_to_the_name_when_that_is_gone(transport: Any) -> None:
+    name, place = Address("pbx.example", 0, transport), Address("203.0.113.7", 5061, transport)
+    rig, call, asked = calling(hop=name)
+    rig.transport = transport
+    went(rig, asked, place)
+    contact = "Contact: <sip:bob@pbx.example>"
+    rig.send(reply(asked, 200, body=ANSWER, extra=contact))
+    assert rig.sent[-1].to == place
+    assert rig.ua.places() == {name, place}
+    rig.take(rig.ua.transport_failed(name, rig.now))
+    rig.take(rig.ua.change_media(call, rig.now, hold=True))
+    assert rig.sent[-1].to == place, "another server's trouble"
+    rig.take(rig.ua.transport_failed(place, rig.now))
+    rig.take(rig.ua.hang_up(call, rig.now))
+    assert rig.sent[-1].to == name
+
+
+def test_a_connection_that_ends_takes_with_it_what_went_over_it_and_no_more() -> None:
+    rig, call, asked = calling(hop=Address("pbx.example", 0, "tcp"))
+    went(rig, asked, FIRST)
+    rig.send(reply(asked, 180))
+    rig.take(rig.ua.transport_failed(SECOND, rig.now))
+    assert not rig.has(CallEnded)
+    rig.take(rig.ua.transport_failed(FIRST, rig.now))
+    assert rig.event(CallEnded) == CallEnded(call, "transport", 408)
+
+
+def test_we_are_registered_at_a_server_and_live_on_its_connection() -> None:
+    rig = Rig(servers=Several())
+    registrar = Registrar("pbx.example", Credentials("100", "secret"), Address("pbx.example", 0, "tcp"))
+    _, actions = rig.ua.register(registrar, rig.now)
+    asked = only(rig.take(actions))
+    assert rig.ua.places() == {registrar.hop}
+    went(rig, asked, FIRST)
+    rig.send(reply(asked, 200))
+    assert rig.ua.places() == {FIRST}
+    rig.wait(25.0)
+    assert (rig.sent[-1].data, rig.sent[-1].to) == (b"\r\n\r\n", FIRST)
+    rig.take(rig.ua.transport_failed(SECOND, rig.now))
+    assert {one.to for one in rig.sent if one.data.startswith(b"REGISTER")} == {registrar.hop}
+    rig.take(rig.ua.transport_failed(FIRST, rig.now))
+    _, again = rig.next(6)
+    assert again.method == "REGISTER"
+    assert rig.sent[-1].to == registrar.hop
 
 
 # -- over sockets ------------------------------------------------------------------------------------------------------
@@ -264,3 +335,89 @@ async def test_a_connection_that_closes_behind_a_refusal_takes_nothing_with_it()
             assert caller.progress == [("answered", None)]
             await mine.leg.hang_up(HangupReason.COMPLETED)
             await theirs.over.wait()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_calls_that_a_server_has_stay_with_it_when_the_name_moves_on(
+    transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_SWEEP_S", 0.05)
+    monkeypatch.setattr(connections, "_LEFT_S", 0.2)
+    async with end(ring_s=1.0) as first, end() as second:
+        lookup = at(first.sip.ports["udp"], second.sip.ports["udp"])
+        async with end(trunk=trunk(transport), lookup=lookup) as caller:
+            caller.dial("+15550100001")
+            mine, theirs = await asyncio.gather(caller.talk(), first.talk())
+            caller.dial("+15550100002")
+            await until(lambda: len(first.sip._calls) == 2)
+            is_full(first)
+            caller.dial("+15550100003")
+            await second.talk()
+            await first.talk(1)  # it rang while the name moved on, and was answered
+            await until(lambda: all(call.confirmed.is_set() for call in first.sip._calls.values()))
+            await mine.leg.hang_up(HangupReason.COMPLETED)
+            await theirs.over.wait()
+            assert second.sip.agent.refused == {}
+
+
+@pytest.mark.real
+async def test_a_server_that_is_left_is_the_one_that_refused_whichever_is_preferred_by_now() -> None:
+    async with end() as first, end() as second:
+        full = is_full(first)
+        lookup = at(first.sip.ports["udp"], second.sip.ports["udp"])
+        async with end(trunk=trunk("tcp"), lookup=lookup) as caller:
+            caller.dial("+15550100001")
+            await second.talk()
+            (known,) = (one for one in caller.sip._names._known.values() if one.avoided)
+            known.avoided.clear()  # ten minutes later; the connection is still the second's
+            known.choose(0.0)
+            del first.reserve
+            is_full(second)
+            caller.dial("+15550100002")
+            await first.talk()
+            assert len(full) == 1
+
+
+@pytest.mark.real
+async def test_a_server_that_the_dns_does_not_name_any_more_is_left_when_it_refuses() -> None:
+    async with end() as first, end() as second:
+        ports = [first.sip.ports["tcp"]]
+
+        async def lookup(name: str) -> list[Service]:
+            return [Service(0, 0, port, HOST) for port in ports]
+
+        async with end(trunk=trunk("tcp"), lookup=lookup) as caller:
+            caller.dial("+15550100001")
+            await first.talk()
+            ((to, known),) = caller.sip._names._known.items()
+            ports[:] = [second.sip.ports["tcp"]]
+            known.until = 0.0
+            await caller.sip._names.find(to)
+            is_full(first)
+            caller.dial("+15550100002")
+            await second.talk()
+
+
+@pytest.mark.real
+async def test_a_registration_lives_on_when_the_name_moves_on_and_is_made_anew_when_its_server_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "_SWEEP_S", 0.05)
+    monkeypatch.setattr(connections, "_LEFT_S", 0.2)
+    monkeypatch.setattr(registration, "_RECONNECT_S", 0.2)
+    async with end() as first, end() as second:
+        lookup = at(first.sip.ports["udp"], second.sip.ports["udp"])
+        there = trunk("tcp", user="ann", password="secret", register=True)
+        async with end(trunk=there, lookup=lookup) as caller:
+            await until(lambda: caller.registered == [True])
+            is_full(first)
+            caller.dial("+15550100001")
+            mine = await caller.talk()
+            await asyncio.sleep(0.5)
+            assert len(first.sip._transports._connections) == 1, "what it was registered over"
+            await first.sip._transports._connections.aclose()
+            await until(lambda: caller.registered == [True, True])
+            assert len(second.sip._transports._connections) == 1
+            await mine.leg.hang_up(HangupReason.COMPLETED)
+        assert caller.registered == [True, True, False]

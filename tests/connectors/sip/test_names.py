@@ -86,14 +86,14 @@ async def test_two_that_ask_at_once_are_told_the_same() -> None:
 async def test_a_server_that_does_not_answer_is_passed_over_and_comes_back() -> None:
     names, to = Names(lookup=Dns(server(1), server(2, 20), server(3, 30))), Address("pbx.example", 0)
     await names.find(to)
-    assert names.has_another(to)
+    assert names.has_another(to, "")
     names.avoid(to)
     assert names.at_once(to) == place(2, 20)
-    assert names.has_another(to)
+    assert names.has_another(to, "")
     names.avoid(to, place(2, 20))
     assert names.at_once(to) == place(3, 30)
-    assert not names.has_another(to)
-    assert not names.has_another(Address("192.0.2.1", 5060))
+    assert not names.has_another(to, "")
+    assert not names.has_another(Address("192.0.2.1", 5060), "")
     names.avoid(to)  # all of them: the best is as good as any
     assert names.at_once(to) == place(1)
     names.avoid(to, place(1))
@@ -126,3 +126,15 @@ async def test_what_is_known_is_bounded() -> None:
         await names.find(Address(f"{number}.example", 0))
     assert names.at_once(Address("0.example", 0)) is None
     assert names.at_once(Address("299.example", 0)) == place(1)
+
+
+async def test_two_records_of_one_address_are_one_server() -> None:
+    names, to = Names(lookup=Dns(server(1), server(1, 20), server(2, 30))), Address("pbx.example", 0)
+    assert await names.find(to) == [place(1), place(2, 30)]
+    names.pin("b1", place(1))
+    assert names.has_another(to, "b1")
+    assert names.avoid(to, place(1)) == place(2, 30)
+    names.pin("b2", place(2, 30))
+    assert not names.has_another(to, "b2")
+    assert names.where(to, "b2") == Address(place(2).host, place(2).port)
+    assert names.where(to, "b3") == to

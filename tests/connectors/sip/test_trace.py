@@ -59,6 +59,7 @@ def test_what_others_could_use_is_left_out_and_nothing_passes_for_a_line_of_the_
         (b"application/kpml-response+xml", b'<kpml-response digits="7"/>'),
         (b"multipart/mixed;boundary=x", b"--x\r\nContent-Type: application/dtmf\r\n\r\n7\r\n--x--"),
         (b"application/sdp-like", b"7"),
+        (b"text/plain", b" 7\r\n\r\n 7"),
         (b"", b"7"),
     ],
 )
@@ -66,6 +67,13 @@ def test_bodies_that_may_have_keys_in_them_are_left_out(kind: bytes, body: bytes
     text = shown(b"INFO sip:a@192.0.2.1 SIP/2.0\r\nContent-Type: " + kind + b"\r\n\r\n" + body)
     assert text.endswith("\n\n***")
     assert "7" not in text
+
+
+def test_a_message_in_a_message_keeps_its_secrets_too() -> None:
+    inner = b"INVITE sip:b:pw@192.0.2.1 SIP/2.0\r\nAuthorization: Digest\r\n response=7\r\n\r\nk=clear:7\r\n"
+    text = shown(b"\r\n\r\nNOTIFY sip:a@192.0.2.1 SIP/2.0\r\nc: message/sipfrag\r\n\r\n" + inner)
+    assert text.startswith("NOTIFY sip:a@192.0.2.1 SIP/2.0\nc: message/sipfrag\n\nINVITE sip:b:***@192.0.2.1")
+    assert text.endswith("\nAuthorization: ***\n\nk= ***")
 
 
 def test_a_notification_of_a_transfer_is_shown() -> None:
@@ -93,14 +101,12 @@ def test_anything_can_be_shown(data: bytes) -> None:
 
 
 def test_a_flood_is_counted_and_keep_alives_are_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    now = [0.0]
-    trace = Trace(lambda: now[0])
+    trace = Trace()
     with caplog.at_level(logging.INFO):
         for _ in range(300):
-            trace.received(REGISTER, PEER)
-            trace.received(b"\r\n\r\n", PEER)
-        now[0] = 1.0
-        trace.sent(b"SIP/2.0 200 OK\r\nCall-ID: 42\r\n\r\n", PEER)
+            trace.received(REGISTER, PEER, 0.0)
+            trace.received(b"\r\n\r\n", PEER, 0.0)
+        trace.sent(b"SIP/2.0 200 OK\r\nCall-ID: 42\r\n\r\n", PEER, 1.0)
     assert len(caplog.records) == 201
     assert [vars(one)["call_id"] for one in caplog.records[::200]] == ["42@192.0.2.1", "42"]
     assert vars(caplog.records[-1])["left_out"] == 100
