@@ -3,7 +3,7 @@
 import pytest
 
 from fastagent.connectors.sip.actions import Address
-from fastagent.connectors.sip.names import Names
+from fastagent.connectors.sip.names import Names, Service
 from fastagent.connectors.sip.transports import Transports
 from tests.support.sip_end import until
 
@@ -24,5 +24,27 @@ async def test_a_datagram_to_a_name_is_resolved_beside_the_loop() -> None:
         await until(lambda: received[2:] == [b"first"])
         one.send(b"hello", Address("no host at all", 5060))
         await until(lambda: failed, 20)
+    finally:
+        await one.aclose()
+
+
+async def test_a_datagram_that_the_system_does_not_take_is_its_places_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: list[Address] = []
+
+    async def lookup(name: str) -> list[Service]:
+        return [Service(0, 0, 5060, "192.0.2.1")]
+
+    def refuse(*given: object) -> None:  # as uvloop does
+        raise ValueError("another family")
+
+    one = Transports(lambda data, source, kind: None, failed.append, Names(lookup=lookup))
+    await one.open("127.0.0.1", 0)
+    try:
+        assert one._datagrams is not None
+        monkeypatch.setattr(one._datagrams, "sendto", refuse)
+        for _ in range(2):
+            one.send(b"hello", Address("pbx.test", 0), key="b1")
+            await until(lambda: failed)
+            assert failed.pop() == Address("192.0.2.1", 5060)
     finally:
         await one.aclose()

@@ -322,6 +322,10 @@ async def test_a_connection_that_was_left_for_another_server_ends_after_what_was
             await until(lambda: len(second.received) == 1)
             one.all.send(OPTIONS, to, key="a")
             await until(lambda: len(first.received) == 2)
+            one.all.avoid(to, "a")  # once more, of what was under way: the other one is not to blame
+            one.all.send(OPTIONS, to, key="c")
+            await until(lambda: len(second.received) == 2)
+            assert len({source for _, source in second.received}) == 1
             await until(lambda: len(one.all._connections) == 1)
             assert to not in one.failed, "it has another connection"
         finally:

@@ -214,6 +214,14 @@ def test_a_dialog_lives_on_its_servers_connection_and_goes_to_the_name_when_that
     rig.take(rig.ua.transport_failed(name, rig.now))
     rig.take(rig.ua.change_media(call, rig.now, hold=True))
     assert rig.sent[-1].to == place, "another server's trouble"
+    rig.source = (place.host, place.port)
+    routed = request(
+        "UPDATE", 9, call_id=asked.call_id, from_tag="callee", to_tag=asked.from_.tag,
+        extra="Via: SIP/2.0/TCP 198.51.100.1;branch=z9hG4bKinner",
+    )  # fmt: skip
+    assert rig.status(routed) == 200
+    rig.take(rig.ua.transfer(call, "sip:carol@pbx.example", rig.now))
+    assert (rig.sent[-1].to, b"REFER" in rig.sent[-1].data) == (place, True)
     rig.take(rig.ua.transport_failed(place, rig.now))
     rig.take(rig.ua.hang_up(call, rig.now))
     assert rig.sent[-1].to == name
