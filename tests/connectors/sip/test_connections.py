@@ -300,56 +300,51 @@ async def test_a_server_that_cannot_keeps_its_one_connection(monkeypatch: pytest
         assert len(phone.sip._transports._connections) == 1
 
 
+PBX = Address("pbx.test", 0, "tcp")
+
+
+@contextlib.asynccontextmanager
+async def leaving() -> AsyncIterator[tuple[Open, Open, Open]]:
+    """Two servers of a name, and who has asked the first one and passes over it now."""
+    async with opened() as first, opened() as second:
+
+        async def lookup(name: str) -> list[Service]:
+            return [Service(at, 0, one.port, "localhost") for at, one in enumerate((first, second))]
+
+        one = Open()
+        one.all = Transports(lambda data, source, kind: None, one.failed.append, Names(lookup=lookup))
+        await one.all.open(HOST, 0)
+        try:
+            one.all.send(OPTIONS, PBX, key="a")
+            await until(lambda: len(first.received) == 1)
+            one.all.avoid(PBX, "a")
+            yield one, first, second
+        finally:
+            await one.all.aclose()
+
+
 async def test_a_connection_that_was_left_for_another_server_ends_after_what_was_under_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connections, "_SWEEP_S", 0.05)
     monkeypatch.setattr(connections, "_LEFT_S", 0.3)
-    async with opened() as first, opened() as second:
-
-        async def lookup(name: str) -> list[Service]:
-            return [Service(at, 0, one.port, "localhost") for at, one in enumerate((first, second))]
-
-        one = Open()
-        one.all = Transports(lambda data, source, kind: None, one.failed.append, Names(lookup=lookup))
-        await one.all.open(HOST, 0)
-        try:
-            to = Address("pbx.test", 0, "tcp")
-            one.all.send(OPTIONS, to, key="a")
-            await until(lambda: len(first.received) == 1)
-            one.all.avoid(to, "a")
-            one.all.send(OPTIONS, to, key="b")
-            await until(lambda: len(second.received) == 1)
-            one.all.send(OPTIONS, to, key="a")
-            await until(lambda: len(first.received) == 2)
-            one.all.avoid(to, "a")  # once more, of what was under way: the other one is not to blame
-            one.all.send(OPTIONS, to, key="c")
-            await until(lambda: len(second.received) == 2)
-            assert len({source for _, source in second.received}) == 1
-            await until(lambda: len(one.all._connections) == 1)
-            assert to not in one.failed, "it has another connection"
-        finally:
-            await one.all.aclose()
+    async with leaving() as (one, first, second):
+        one.all.send(OPTIONS, PBX, key="b")
+        await until(lambda: len(second.received) == 1)
+        one.all.send(OPTIONS, PBX, key="a")
+        await until(lambda: len(first.received) == 2)
+        one.all.avoid(PBX, "a")  # once more, of what was under way: the other one is not to blame
+        one.all.send(OPTIONS, PBX, key="c")
+        await until(lambda: len(second.received) == 2)
+        assert len({source for _, source in second.received}) == 1
+        await until(lambda: len(one.all._connections) == 1)
+        assert PBX not in one.failed, "it has another connection"
 
 
 async def test_a_connection_that_ends_after_it_was_left_takes_nothing_that_waits_for_the_next_with_it() -> None:
-    async with opened() as first, opened() as second:
-
-        async def lookup(name: str) -> list[Service]:
-            return [Service(at, 0, one.port, "localhost") for at, one in enumerate((first, second))]
-
-        one = Open()
-        one.all = Transports(lambda data, source, kind: None, one.failed.append, Names(lookup=lookup))
-        await one.all.open(HOST, 0)
-        try:
-            to = Address("pbx.test", 0, "tcp")
-            one.all.send(OPTIONS, to, key="a")
-            await until(lambda: len(first.received) == 1)
-            one.all.avoid(to, "a")
-            (left,) = one.all._connections._opened
-            one.all.send(OPTIONS, to, key="b")  # it waits for a connection
-            left.abort()
-            await until(lambda: len(second.received) == 1)
-            assert to not in one.failed
-        finally:
-            await one.all.aclose()
+    async with leaving() as (one, _, second):
+        (left,) = one.all._connections._opened
+        one.all.send(OPTIONS, PBX, key="b")  # it waits for a connection
+        left.abort()
+        await until(lambda: len(second.received) == 1)
+        assert PBX not in one.failed
