@@ -54,7 +54,8 @@ async def _dial(url: str, headers: dict[str, str], order: dict[str, Any], *, qui
         while True:
             if body["status"] != said and not quiet:
                 said = body["status"]
-                typer.echo(said if said != "ended" else f"ended: {body['outcome']}")
+                status = f" ({body['sip_status']})" if body["sip_status"] else ""
+                typer.echo(said if said != "ended" else f"ended: {body['outcome']}{status}")
             if body["status"] == "ended":
                 return body
             await asyncio.sleep(_POLL_S)
