@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -15,6 +15,9 @@ from fastagent.connectors.leg import CallInfo, HangupReason, LegEnded
 from fastagent.connectors.webrtc.page import PAGE
 from fastagent.media.frame import AudioFormat
 from fastagent.media.ticker import Ticker
+
+if TYPE_CHECKING:
+    from fastagent.connectors.webrtc.leg import WebRtcLeg
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +55,8 @@ class WebRtcConnection:
     def __init__(self, config: WebRtcConfig, host: LegHost, ticker: Ticker) -> None:
         self._config, self._host, self._ticker = config, host, ticker
         self._calls: set[asyncio.Task[None]] = set()
+        self._legs: set[WebRtcLeg] = set()
+        """Those that are not closed to their end."""
 
     def routes(self) -> list[web.RouteDef]:
         """What to mount."""
@@ -65,6 +70,11 @@ class WebRtcConnection:
         for task in tuple(self._calls):
             task.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
+        await asyncio.gather(*(self._let_go(leg) for leg in tuple(self._legs)), return_exceptions=True)
+
+    async def _let_go(self, leg: "WebRtcLeg") -> None:
+        await leg.aclose()
+        self._legs.discard(leg)
 
     async def _page(self, request: web.Request) -> web.Response:
         text, content_type = PAGE[request.path]()
@@ -140,6 +150,7 @@ class WebRtcConnection:
         session_id = f"sess_{secrets.token_hex(16)}"
         metadata = {str(name)[:64]: str(value)[:256] for name, value in list(offer.get("metadata", {}).items())[:50]}
         leg = WebRtcLeg(peer, _info(session_id, metadata), self._ticker)
+        self._legs.add(leg)
         peer.on("track", leg.track_received)
         peer.on("datachannel", leg.channel_opened)
         _only_opus(leg.line)
@@ -148,7 +159,7 @@ class WebRtcConnection:
             _only_one_line(peer, leg.line)
             await peer.setLocalDescription(await peer.createAnswer())
         except BaseException as fault:
-            await leg.aclose()
+            await self._let_go(leg)
             if isinstance(fault, Exception):  # aiortc's parser may raise anything at an SDP that it does not expect
                 raise ValueError("its SDP cannot be understood") from fault
             raise
@@ -183,7 +194,7 @@ class WebRtcConnection:
             release()
             if leg.dropped_messages:
                 self._host.protocol_error(_SURFACE, "message", leg.dropped_messages)
-            await leg.aclose()
+            await self._let_go(leg)
 
 
 def _only_opus(line: Any) -> None:

@@ -41,6 +41,7 @@ _MAX_MESSAGE = 16 * 1024
 _MAX_BUFFERED = 1 << 20  # bytes on the data channel that nobody reads
 _MEDIA_TIMEOUT_S = 30.0
 _STATS_S = 2.0
+_CLOSE_S = 10.0
 
 
 class WebRtcLeg(NoHold):
@@ -63,6 +64,7 @@ class WebRtcLeg(NoHold):
         self._round_trip_s: float | None = None
         self._far_loss: float | None = None
         self._watching: list[asyncio.Task[None]] = []
+        self._closing: asyncio.Task[None] | None = None
         self._sender = peer.addTrack(self._track)
         (self.line,) = peer.getTransceivers()
         """Becomes the offer's first line of audio."""
@@ -218,14 +220,26 @@ class WebRtcLeg(NoHold):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Release everything; may be called twice."""
+        """Release everything; may be called twice, and cancelled: then it goes on by itself.
+
+        A peer connection that is not closed to its end keeps its sockets, and whoever closes it again waits for ever.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="webrtc-close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         self._events.put(LegEnded(HangupReason.INTERNAL_ERROR))
         self._stop()
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
         self._track.stop()
-        await self._peer.close()
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._peer.close()
+        except TimeoutError:
+            _log.error("a peer connection did not close", extra={"session_id": self.info.session_id})
 
 
 def _event(text: object) -> list[LegEvent] | None:

@@ -280,6 +280,25 @@ async def test_who_never_connects_gives_the_place_back(monkeypatch: pytest.Monke
                 await asyncio.sleep(0.05)
 
 
+async def test_a_stop_while_a_browser_is_let_go_lets_it_go_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Watched):
+        async def close(self) -> None:
+            closing.set()
+            await asyncio.sleep(0.1)
+            await super().close()
+
+    closing = asyncio.Event()
+    monkeypatch.setattr(Watched, "made", [], raising=False)
+    monkeypatch.setattr(aiortc, "RTCPeerConnection", Slow)
+    monkeypatch.setattr(connector, "_CONNECT_S", 0.1)
+    async with gateway() as (_, http):
+        async with browser() as caller:
+            assert await caller.call(http) == 200
+        await closing.wait()
+    (peer,) = Watched.made
+    assert (peer.connectionState, peer.iceConnectionState) == ("closed", "closed")
+
+
 async def in_pieces(body: bytes, *, pause_s: float) -> AsyncIterator[bytes]:
     """The way that a body comes over a slow line."""
     yield body[:1000]
