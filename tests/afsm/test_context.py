@@ -152,7 +152,7 @@ values = st.one_of(st.none(), st.booleans(), st.integers(), texts, st.lists(text
     facts=st.dictionaries(texts, values, max_size=4),
     profile=st.dictionaries(texts, values, max_size=4),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_context_is_restored_as_it_was(
     max_history: int,
     exchanges: list[tuple[str, str, str, str | None, bool]],

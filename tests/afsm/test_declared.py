@@ -192,7 +192,7 @@ SAID = ["refill", "hours", "yes", "no", "123456", "12", "tomorrow", "bye", "", "
 
 
 @given(st.lists(st.sampled_from(SAID), max_size=25))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_conversation_ever_leaves_the_table(said: list[str]) -> None:
     import asyncio
 

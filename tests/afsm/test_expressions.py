@@ -63,7 +63,7 @@ def test_the_names_are_known_before_it_runs() -> None:
 
 
 @given(st.text(alphabet="abc 01+-*/%<>=!()[].,'\"andornotifelse_:{}\\", max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_arbitrary_text_is_an_expression_or_a_definition_error(text: str) -> None:
     try:
         expression = Expression(text)

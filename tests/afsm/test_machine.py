@@ -301,7 +301,7 @@ async def test_sessions_without_a_context_get_one_each() -> None:
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", "d", "", "gone"]), max_size=20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 async def test_a_session_stays_in_its_table_whatever_is_asked(texts: list[str]) -> None:
     moves: list[Transition] = []
     table = {"a": ["b", "c"], "b": ["a", "gone"], "c": ["d"], "d": []}

@@ -102,7 +102,7 @@ def test_how_it_is_read_back(kind: str, value: Any, said: str) -> None:
 
 
 @given(st.sampled_from(KINDS), st.text(max_size=60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_text_is_a_value_or_none_and_can_be_read_back(kind: str, text: str) -> None:
     value = parse(kind, text, SlotRules(choices=(("a", ("a",)),)), TODAY)
     if value is not None:
@@ -110,7 +110,7 @@ def test_any_text_is_a_value_or_none_and_can_be_read_back(kind: str, text: str) 
 
 
 @given(st.dates(date(2024, 1, 1), date(2030, 1, 1)))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_weekday_is_the_next_one_and_never_today(today: date) -> None:
     for name in ("Monday", "Sunday"):
         found = day_of(f"on {name}", today)

@@ -50,7 +50,7 @@ exchanges = st.lists(
 
 
 @given(exchanges, objects, objects, objects, objects, objects, st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 async def test_any_machine_is_restored_from_json_as_it_was(
     said: list[tuple[str, str, str | None, bool]],
     facts: dict[str, Any],
@@ -171,7 +171,6 @@ def test_a_damaged_context_is_a_value_error(damage: dict[str, Any]) -> None:
 
 
 @given(json_values)
-@settings(deadline=None)
 def test_anything_else_is_a_value_error_or_ignored(value: Any) -> None:
     for name in ("state", "scratchpads", "context"):
         try:

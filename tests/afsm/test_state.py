@@ -77,7 +77,7 @@ def test_a_result_of_the_wrong_types_is_no_better_than_such_a_dictionary(result:
 @given(
     st.one_of(st.none(), st.booleans(), st.floats(), st.binary(), st.dictionaries(st.text(max_size=3), st.integers()))
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_other_value_raises_only_the_declared_error(value: Any) -> None:
     with pytest.raises(AfsmError):
         StateResult.of(value)

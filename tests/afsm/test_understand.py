@@ -345,7 +345,7 @@ def test_a_time_is_said_on_the_twelve_hour_clock(time: TimeOfDay, text: str) -> 
 
 
 @given(st.integers(0, 23), st.integers(0, 59))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_time_that_is_said_is_understood(hour: int, minute: int) -> None:
     time = TimeOfDay(hour, minute)
     assert time_of_day(str(time)) == time
@@ -389,7 +389,7 @@ def test_digits_are_found_spoken_and_written(text: str, expected: str) -> None:
 @given(st.text(max_size=60))
 @example("٣ o'clock, ²")
 @example("9" * 5000)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_text_is_understood_as_something_or_nothing(text: str) -> None:
     assert yes_no(text) in (True, False, None)
     assert day(text) in (*DAYS, None)

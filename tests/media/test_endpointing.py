@@ -304,7 +304,7 @@ FOLLOWERS: dict[type[EndpointEvent] | None, set[type[EndpointEvent]]] = {
     start_windows=st.integers(1, 4),
     max_utterance=st.sampled_from([1.0, 30.0]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_events_follow_the_diagram_and_their_times_make_sense(
     script: list[tuple[str, int, bool | None]], start_windows: int, max_utterance: float
 ) -> None:

@@ -67,7 +67,7 @@ def test_silence_has_its_length_and_decodes_as_silence(encoding: Encoding, rate_
 
 @pytest.mark.parametrize(("encoding", "rate_hz"), FORMATS)
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_decoded_payload_encodes_to_itself(encoding: Encoding, rate_hz: int, data: st.DataObject) -> None:
     audio = AudioFormat(encoding, rate_hz)
     count = data.draw(st.integers(0, 200))

@@ -147,7 +147,7 @@ def test_payloads_may_be_any_kind_of_bytes(kind: Callable[[bytes], bytes | bytea
 
 @LAWS
 @given(payload=st.binary(max_size=400))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_second_round_trip_changes_nothing(encode: Encode, decode: Decode, payload: bytes) -> None:
     samples = decode(payload)
     assert np.array_equal(decode(encode(samples)), samples)

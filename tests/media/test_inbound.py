@@ -294,7 +294,7 @@ def journeys(draw: st.DrawFn) -> list[tuple[int, int]]:
 
 
 @given(packets=journeys())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 async def test_the_media_clock_is_the_end_of_the_last_packet_and_all_audio_is_in_its_place(
     packets: list[tuple[int, int]],
 ) -> None:
@@ -320,7 +320,7 @@ async def test_the_media_clock_is_the_end_of_the_last_packet_and_all_audio_is_in
         max_size=25,
     )
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 async def test_every_sample_is_accounted_for_whatever_a_peer_sends(packets: list[tuple[int, int, float]]) -> None:
     caller = Caller()
     at, now = 0, 50.0
@@ -336,7 +336,7 @@ async def test_every_sample_is_accounted_for_whatever_a_peer_sends(packets: list
 
 @given(sizes=st.lists(st.integers(0, 1500), max_size=12), seed=st.integers(0, 1000))
 @example(sizes=[641, 639, 640, 1281], seed=1)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 async def test_an_odd_byte_never_slips_the_samples_behind_it(sizes: list[int], seed: int) -> None:
     caller = Caller(L16)
     random = Random(seed)

@@ -598,7 +598,7 @@ def run(call: Call, operations: list[Operation]) -> None:
 @given(
     far=far_sides, sentences=st.lists(writes, max_size=6), operations=st.lists(st.one_of(waits, controls), max_size=25)
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_lead_is_kept_and_no_more_counts_as_heard_than_was_of_an_answer_written_ahead(
     far: FarSide, sentences: list[Operation], operations: list[Operation]
 ) -> None:
@@ -606,7 +606,7 @@ def test_the_lead_is_kept_and_no_more_counts_as_heard_than_was_of_an_answer_writ
 
 
 @given(far=far_sides, operations=st.lists(st.one_of(writes, waits, controls), max_size=25))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_happens_all_that_was_written_is_heard_once_in_order(
     far: FarSide, operations: list[Operation]
 ) -> None:

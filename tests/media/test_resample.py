@@ -47,7 +47,7 @@ WAYS = pytest.mark.parametrize("how", ["stream", "block"])
 
 
 @given(rates=rates, sizes=chunk_sizes, rest=st.integers(0, 300))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_stream_keeps_its_duration_within_a_sample_for_any_chunks(
     rates: tuple[int, int], sizes: list[int], rest: int
 ) -> None:
@@ -57,14 +57,14 @@ def test_a_stream_keeps_its_duration_within_a_sample_for_any_chunks(
 
 
 @given(rates=rates, count=st.integers(0, 5000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_block_keeps_its_duration_within_a_sample(rates: tuple[int, int], count: int) -> None:
     from_hz, to_hz = rates
     assert abs(len(resample_block(np.ones(count, np.int16), from_hz, to_hz)) - count * to_hz / from_hz) <= 1
 
 
 @given(rates=rates, sizes=chunk_sizes, seed=st.integers(0, 1000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_chunks_make_no_difference_to_what_is_heard(rates: tuple[int, int], sizes: list[int], seed: int) -> None:
     from_hz, to_hz = rates
     noise = np.random.default_rng(seed).integers(-20000, 20000, sum(sizes) + 100).astype(np.int16)

@@ -107,7 +107,7 @@ def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     tail=st.binary(max_size=40),
     cut=st.integers(0, 80),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_damaged_file_raises_only_a_format_error(at: int, junk: bytes, tail: bytes, cut: int) -> None:
     content = bytearray(wav(bytes(20)) + tail)
     content[at : at + len(junk)] = junk

@@ -53,7 +53,7 @@ def test_packets_may_have_any_length(ptime_ms: int) -> None:
     jitter_s=st.floats(0, 0.15),
     duplicate=st.floats(0, 0.3),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_packet_is_accounted_for(seed: int, loss: float, jitter_s: float, duplicate: float) -> None:
     packets = packets_of(speechlike(4.0))
     stream = list(arrivals(packets, seed=seed, loss=loss, jitter_s=jitter_s, duplicate=duplicate))

@@ -66,7 +66,7 @@ def test_a_long_sentence_without_clauses_stays_whole() -> None:
 
 
 @given(st.text(alphabet="abD .,!?;\n\"')1-", max_size=400))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_word_is_lost_or_made_up(text: str) -> None:
     pieces = sentences(text)
     assert re.findall(r"\w+", " ".join(pieces)) == re.findall(r"\w+", text)
