@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.connectors.sip.test_connector import certificate
 from tests.support.process import free_port, serve
+from tests.support.sip_end import certificate
 
 pytestmark = pytest.mark.real
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.connectors.sip.test_connector import certificate
 from tests.support.process import free_port, serve
+from tests.support.sip_end import certificate
 from tests.support.softphones import baresip, ended, first_sound_s, loud_s, pjsua, speaks, turns
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]

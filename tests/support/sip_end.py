@@ -2,15 +2,17 @@
 
 import asyncio
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastagent.connectors.host import Recalled, Release
 from fastagent.connectors.leg import CallLeg, DtmfReceived, HoldBegan, HoldEnded, LegEnded, LegEvent
-from fastagent.connectors.sip.config import SipConfig, Trunk
+from fastagent.connectors.sip.config import SipConfig, TlsFiles, Trunk
 from fastagent.connectors.sip.connector import SipConnection
 from fastagent.connectors.sip.dial import Dial, Unanswered
 from fastagent.connectors.sip.names import Lookup, services
@@ -129,6 +131,18 @@ class End(NoHost):
 def trunk_to(desk: End, **more: Any) -> Trunk:
     """The settings of one that is registered at another."""
     return Trunk(Uri.parse(desk.uri), **{"user": "ann", "password": "secret", "register": True, **more})
+
+
+def certificate(folder: Path, name: str = "server") -> TlsFiles:
+    """One for this machine, signed by itself."""
+    files = TlsFiles(folder / f"{name}.pem", folder / f"{name}.key")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:pbx.test",
+         "-keyout", str(files.key), "-out", str(files.certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return files
 
 
 async def until(condition: Callable[[], object], patience_s: float = 10.0) -> None:

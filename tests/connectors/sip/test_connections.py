@@ -15,9 +15,8 @@ from fastagent.connectors.sip import connections
 from fastagent.connectors.sip.actions import Address
 from fastagent.connectors.sip.names import Names, Service
 from fastagent.connectors.sip.transports import Transports
-from tests.connectors.sip.test_connector import certificate
 from tests.support.process import free_port
-from tests.support.sip_end import HOST, end, until
+from tests.support.sip_end import HOST, certificate, end, until
 
 pytestmark = pytest.mark.real
 

@@ -1,7 +1,6 @@
 """The connector over real sockets: two of them call each other, as phone and gateway, trunk and customer."""
 
 import asyncio
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ import pytest
 
 from fastagent.connectors.leg import HangupReason, LegError
 from fastagent.connectors.rtp.stream import RtpStream
-from fastagent.connectors.sip.config import TlsFiles
 from fastagent.connectors.sip.dial import DialError, NoRoomError
 from fastagent.connectors.sip.media import ALL_CODECS, G722, OPUS, PCMA, PCMU
 from fastagent.media.g711 import Int16Array
 from fastagent.media.wav import write_wav
-from tests.support.sip_end import HOST, call, end, trunk_to, until
+from tests.support.sip_end import HOST, call, certificate, end, trunk_to, until
 
 pytestmark = pytest.mark.real
 
@@ -294,18 +292,6 @@ async def test_calls_of_a_trunk_need_no_password_and_are_routed_by_its_headers()
 
 
 # -- TLS ---------------------------------------------------------------------------------------------------------------
-
-
-def certificate(folder: Path, name: str = "server") -> TlsFiles:
-    """One for this machine, signed by itself."""
-    files = TlsFiles(folder / f"{name}.pem", folder / f"{name}.key")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
-         "-keyout", str(files.key), "-out", str(files.certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return files
 
 
 async def test_a_call_over_tls_is_verified_by_our_authorities(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -20,7 +21,7 @@ from fastagent.connectors.sip.registration import Registrar
 from fastagent.connectors.sip.servers import NoNames
 from fastagent.connectors.sip.uri import Uri
 from tests.connectors.sip.rig import LOCAL, SDP, Rig, reply, request
-from tests.support.sip_end import HOST, End, end, until
+from tests.support.sip_end import HOST, End, certificate, end, until
 
 CALLER = NameAddr.parse("<sip:desk@192.0.2.1>")
 HOP = Address("pbx.example", 0)
@@ -346,15 +347,17 @@ async def test_a_connection_that_closes_behind_a_refusal_takes_nothing_with_it()
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
 async def test_calls_that_a_server_has_stay_with_it_when_the_name_moves_on(
-    transport: str, monkeypatch: pytest.MonkeyPatch
+    transport: Literal["udp", "tcp", "tls"], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    files = certificate(tmp_path) if transport == "tls" else None
     monkeypatch.setattr(connections, "_SWEEP_S", 0.05)
     monkeypatch.setattr(connections, "_LEFT_S", 0.2)
-    async with end(ring_s=1.0) as first, end() as second:
-        lookup = at(first.sip.ports["udp"], second.sip.ports["udp"])
-        async with end(trunk=trunk(transport), lookup=lookup) as caller:
+    async with end(ring_s=1.0, tls=files) as first, end(tls=files) as second:
+        lookup = at(first.sip.ports[transport], second.sip.ports[transport])
+        there = trunk(transport)
+        async with end(trunk=there, lookup=lookup, tls_ca=files and files.certificate) as caller:
             caller.dial("+15550100001")
             mine, theirs = await asyncio.gather(caller.talk(), first.talk())
             caller.dial("+15550100002")
